@@ -1,0 +1,85 @@
+"""The few exceptions that users meet: what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class PlaitError(Exception):
+    """Base of every error that plait raises on purpose; the CLI prints it without a traceback."""
+
+
+class InputError(PlaitError):
+    """Something the user gave is at fault (exit status 2).
+
+    Args:
+        what: one sentence that says what is wrong, quoting the user's own words.
+        where: the file, model or tensor it was found in.
+        hint: what to do about it.
+    """
+
+    def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
+        self.what, self.where, self.hint = what, where, hint
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{text}\n  hint: {self.hint}" if self.hint else text
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (self.what, self.where, self.hint)
+
+
+def _rebuild(what: str, where: str | None, hint: str | None) -> InputError:
+    return InputError(what, where=where, hint=hint)
+
+
+class InputErrors(InputError):
+    """Several problems found by one check, reported together.
+
+    Args:
+        problems: the problems, in the order found; duplicates are shown once.
+    """
+
+    def __init__(self, problems: Sequence[InputError]) -> None:
+        self.problems = list({str(p): p for p in problems}.values())
+        super().__init__(f"{len(self.problems)} problems found")
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.problems)} problems found:"]
+        lines += [f"- {problem}" for problem in self.problems]
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return InputErrors, (self.problems,)
+
+
+class MissingExtra(InputError):
+    """An optional dependency is needed and absent; the hint says what to install."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package `{package}`, which is not installed",
+            hint=f'pip install "plait[{extra}]"',
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (self.what, self.where, self.hint)
+
+
+def raise_all(problems: Sequence[InputError]) -> None:
+    """Raise nothing, the one problem, or all of them together."""
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise InputErrors(problems)
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """A hint that names the closest valid word, or lists what is valid."""
+    options = sorted(valid)
+    close = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean `{close[0]}`?"
+    return "valid: " + ", ".join(f"`{option}`" for option in options) if options else "none is valid here"
