@@ -1,0 +1,1 @@
+"""Open anything as a read-only mapping of names to lazy tensors; write one safely."""

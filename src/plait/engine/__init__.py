@@ -1,0 +1,1 @@
+"""Recipe and checkpoints to plan, run and checkpoint."""

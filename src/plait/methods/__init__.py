@@ -1,0 +1,1 @@
+"""Merging methods and their registry."""

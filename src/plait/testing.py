@@ -1,0 +1,1 @@
+"""plait's own invariants, for methods that come from outside."""
