@@ -144,7 +144,7 @@ def _problem(document: YamlDocument, found: Any) -> InputError:
         return InputError(f"{shown} is missing", where=where)
     if found["type"] in ("model_type", "dict_type"):
         return InputError(f"{shown} is {quote(found['input'])}, and it must be a mapping", where=where)
-    if found["type"] in ("tuple_type", "list_type"):
+    if found["type"] in ("tuple_type", "list_type") or "Sequence" in found["msg"]:
         return InputError(f"{shown} is {quote(found['input'])}, and it must be a list", where=where)
     if found["type"] == "plait":
         hint = found.get("ctx", {}).get("hint") or None

@@ -1,0 +1,102 @@
+"""mergekit's YAML, taken as it is.
+
+What mergekit would refuse is an error; what it reads and never uses, or does not read at all, becomes a
+warning of the recipe. Two keys that mergekit ignores are honoured here: `exclude` and `seed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pydantic import Field
+
+from plait.errors import InputError, nearest
+from plait.recipe._document import Dtype, Unknown, show_path, validate
+from plait.recipe._raw_tokenizer import RawTokenizer, Vocabulary
+from plait.recipe._schema import Recipe, Tokenizer
+from plait.recipe._shape import BodyBuilder, RawBody, RawParameters, RawSlice, Ref
+from plait.recipe._yaml import KeyPath, YamlDocument
+
+
+class MergekitDocument(RawBody):
+    """The keys at the top of a document in mergekit's grammar."""
+
+    merge_method: str = Field(min_length=1)
+    base_model: Ref | None = None
+    parameters: RawParameters | None = None
+    dtype: Dtype = None
+    out_dtype: Dtype = None
+    tokenizer_source: Vocabulary = None
+    tokenizer: RawTokenizer | None = None
+    chat_template: str | None = None
+    name: str | None = None
+    exclude: Sequence[str] = ()
+    seed: int = 0
+
+
+#: Keys honoured here although mergekit ignores them.
+_OURS = ("exclude", "seed")
+
+
+def read_mergekit(document: YamlDocument) -> tuple[Recipe | None, list[InputError]]:
+    """One document in mergekit's grammar: the recipe (None if there are problems) and the problems."""
+    raw, problems, unknown = validate(MergekitDocument, document, strict=False)
+    if raw is None:
+        return None, problems
+    if raw.tokenizer is not None and raw.tokenizer_source is not None:
+        where = document.locate(("tokenizer_source",))
+        problems.append(InputError("`tokenizer` and `tokenizer_source` exclude each other", where=where))
+    builder = BodyBuilder(document, raw.base_model, add_base=True)
+    modules = builder.build(raw)
+    problems += builder.problems
+    if problems:
+        return None, problems
+    recipe = Recipe(
+        grammar="mergekit",
+        conventions="mergekit",
+        method=raw.merge_method,
+        modules=modules,
+        base=raw.base_model,
+        parameters=raw.parameters or {},
+        dtype=raw.dtype,
+        out_dtype=raw.out_dtype,
+        tokenizer=_tokenizer(raw),
+        chat_template=raw.chat_template or None,
+        exclude=tuple(raw.exclude),
+        seed=raw.seed,
+        name=raw.name,
+        origin=document.where,
+        warnings=tuple(_warnings(raw, document, unknown)),
+    )
+    return recipe, []
+
+
+def _tokenizer(raw: MergekitDocument) -> Tokenizer | None:
+    if raw.tokenizer is not None:
+        return raw.tokenizer.build()
+    return None if raw.tokenizer_source is None else Tokenizer(raw.tokenizer_source)
+
+
+def _warnings(raw: MergekitDocument, document: YamlDocument, unknown: list[Unknown]) -> list[str]:
+    found = [_ignored(document, item) for item in unknown]
+    for path, part in _all_slices(raw):
+        if part.residual_weight is not None:
+            where = document.locate((*path, "residual_weight"))
+            found.append(f"{where}: `{show_path(path)}.residual_weight` has no effect, as in mergekit")
+    ours = [key for key in _OURS if key in document.data]
+    return found + [f"{document.locate((key,))}: mergekit ignores `{key}`; plait honours it" for key in ours]
+
+
+def _ignored(document: YamlDocument, item: Unknown) -> str:
+    hint = nearest(str(item.path[-1]), item.valid)
+    if "parameters" in item.valid and "did you mean" not in hint:
+        hint = "if it is a parameter, it belongs under `parameters`"
+    return f"{document.locate(item.path)}: `{show_path(item.path)}` is ignored, as in mergekit ({hint})"
+
+
+def _all_slices(raw: MergekitDocument) -> Iterator[tuple[KeyPath, RawSlice]]:
+    for index, part in enumerate(raw.slices or ()):
+        yield ("slices", index), part
+    for name, module in (raw.modules or {}).items():
+        for index, part in enumerate(module.slices or ()):
+            yield ("modules", name, "slices", index), part
