@@ -1,1 +1,44 @@
-"""The typed recipe."""
+"""The typed recipe: what to merge, read from mergekit's grammar, plait's own, or Python."""
+
+from plait.recipe._filters import filter_warnings
+from plait.recipe._parameters import MISSING, Missing, Resolver, Use, used_keys
+from plait.recipe._schema import (
+    PART_KINDS,
+    ModelRef,
+    Module,
+    Parameters,
+    Part,
+    Recipe,
+    Scalar,
+    Setting,
+    Slice,
+    Source,
+    Tokenizer,
+    TokenSource,
+    recipe_models,
+)
+from plait.recipe._values import Kind, layer_position
+
+__all__ = [
+    "MISSING",
+    "PART_KINDS",
+    "Kind",
+    "Missing",
+    "ModelRef",
+    "Module",
+    "Parameters",
+    "Part",
+    "Recipe",
+    "Resolver",
+    "Scalar",
+    "Setting",
+    "Slice",
+    "Source",
+    "TokenSource",
+    "Tokenizer",
+    "Use",
+    "filter_warnings",
+    "layer_position",
+    "recipe_models",
+    "used_keys",
+]
