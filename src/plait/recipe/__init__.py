@@ -1,6 +1,8 @@
 """The typed recipe: what to merge, read from mergekit's grammar, plait's own, or Python."""
 
+from plait.recipe._dump import recipe_to_dict, recipe_to_yaml
 from plait.recipe._filters import filter_warnings
+from plait.recipe._load import load_recipe
 from plait.recipe._parameters import MISSING, Missing, Resolver, Use, used_keys
 from plait.recipe._schema import (
     PART_KINDS,
@@ -39,6 +41,9 @@ __all__ = [
     "Use",
     "filter_warnings",
     "layer_position",
+    "load_recipe",
     "recipe_models",
+    "recipe_to_dict",
+    "recipe_to_yaml",
     "used_keys",
 ]

@@ -104,16 +104,11 @@ def validate(
 def unknown_key(document: YamlDocument, item: Unknown) -> InputError:
     """The error for a key that plait's grammar does not know."""
     key = str(item.path[-1])
-    inside = f" in `{show_path(item.path[:-1])}`" if len(item.path) > 1 else ""
+    parent = document.show(item.path[:-1])
+    inside = f" in `{parent}`" if parent else ""
     return InputError(
         f"unknown key `{key}`{inside}", where=document.locate(item.path), hint=nearest(key, item.valid)
     )
-
-
-def show_path(path: KeyPath) -> str:
-    """`models[1].parameters.density` for the path ("models", 1, "parameters", "density")."""
-    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
-    return text.removeprefix(".")
 
 
 def quote(value: object) -> str:
@@ -138,7 +133,7 @@ def mapping_paths(value: Any, path: KeyPath = ()) -> dict[int, KeyPath]:
 
 def _problem(document: YamlDocument, found: Any) -> InputError:
     path: KeyPath = found["loc"]
-    shown = f"`{show_path(path)}`" if path else "the recipe"
+    shown = f"`{document.show(path)}`" if document.show(path) else "the recipe"
     where = document.locate(path)
     if found["type"] == "missing":
         return InputError(f"{shown} is missing", where=where)

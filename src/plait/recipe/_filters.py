@@ -6,10 +6,9 @@ import fnmatch
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from plait.recipe._document import show_path
 from plait.recipe._schema import Grammar, Recipe, Setting
 from plait.recipe._shape import levels
-from plait.recipe._yaml import KeyPath
+from plait.recipe._yaml import KeyPath, show_path
 
 _SHOWN = 4
 

@@ -6,19 +6,25 @@ warning of the recipe. Two keys that mergekit ignores are honoured here: `exclud
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from pydantic import Field
 
 from plait.errors import InputError, nearest
-from plait.recipe._document import Dtype, Unknown, show_path, validate
+from plait.recipe._document import Dtype, Unknown, validate
 from plait.recipe._raw_tokenizer import RawTokenizer, Vocabulary
 from plait.recipe._schema import Recipe, Tokenizer
 from plait.recipe._shape import BodyBuilder, RawBody, RawParameters, RawSlice, Ref
 from plait.recipe._yaml import KeyPath, YamlDocument
 
 
-class MergekitDocument(RawBody):
+class MergekitSlice(RawSlice):
+    """One entry of `slices`; mergekit reads `residual_weight` and never uses it."""
+
+    residual_weight: float | None = None
+
+
+class MergekitDocument(RawBody[MergekitSlice]):
     """The keys at the top of a document in mergekit's grammar."""
 
     merge_method: str = Field(min_length=1)
@@ -30,7 +36,7 @@ class MergekitDocument(RawBody):
     tokenizer: RawTokenizer | None = None
     chat_template: str | None = None
     name: str | None = None
-    exclude: Sequence[str] = ()
+    exclude: tuple[str, ...] = ()
     seed: int = 0
 
 
@@ -62,7 +68,7 @@ def read_mergekit(document: YamlDocument) -> tuple[Recipe | None, list[InputErro
         out_dtype=raw.out_dtype,
         tokenizer=_tokenizer(raw),
         chat_template=raw.chat_template or None,
-        exclude=tuple(raw.exclude),
+        exclude=raw.exclude,
         seed=raw.seed,
         name=raw.name,
         origin=document.where,
@@ -82,7 +88,7 @@ def _warnings(raw: MergekitDocument, document: YamlDocument, unknown: list[Unkno
     for path, part in _all_slices(raw):
         if part.residual_weight is not None:
             where = document.locate((*path, "residual_weight"))
-            found.append(f"{where}: `{show_path(path)}.residual_weight` has no effect, as in mergekit")
+            found.append(f"{where}: `{document.show(path)}.residual_weight` has no effect, as in mergekit")
     ours = [key for key in _OURS if key in document.data]
     return found + [f"{document.locate((key,))}: mergekit ignores `{key}`; plait honours it" for key in ours]
 
@@ -91,10 +97,10 @@ def _ignored(document: YamlDocument, item: Unknown) -> str:
     hint = nearest(str(item.path[-1]), item.valid)
     if "parameters" in item.valid and "did you mean" not in hint:
         hint = "if it is a parameter, it belongs under `parameters`"
-    return f"{document.locate(item.path)}: `{show_path(item.path)}` is ignored, as in mergekit ({hint})"
+    return f"{document.locate(item.path)}: `{document.show(item.path)}` is ignored, as in mergekit ({hint})"
 
 
-def _all_slices(raw: MergekitDocument) -> Iterator[tuple[KeyPath, RawSlice]]:
+def _all_slices(raw: MergekitDocument) -> Iterator[tuple[KeyPath, MergekitSlice]]:
     for index, part in enumerate(raw.slices or ()):
         yield ("slices", index), part
     for name, module in (raw.modules or {}).items():

@@ -13,10 +13,11 @@ from functools import cache
 from typing import Any, Final
 
 from plait.errors import InputError, raise_all
-from plait.recipe._document import quote, show_path
+from plait.recipe._document import quote
 from plait.recipe._filters import name_matcher, settings_with_paths
 from plait.recipe._schema import Module, Parameters, Part, Recipe, Scalar, Setting, Slice, Source
 from plait.recipe._values import Kind, coerce, interpolate
+from plait.recipe._yaml import show_path
 
 
 class Missing:

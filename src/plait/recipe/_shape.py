@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo
 
 from plait.errors import InputError
-from plait.recipe._document import Keys, Settings, notes_of, quote, refuse, show_path
+from plait.recipe._document import Keys, Settings, notes_of, quote, refuse
 from plait.recipe._schema import ModelRef, Module, Parameters, Slice, Source
 from plait.recipe._yaml import KeyPath, YamlDocument
 
@@ -82,28 +82,30 @@ class RawSource(Keys):
 
 
 class RawSlice(Keys):
-    """One entry of `slices`. mergekit reads `residual_weight` and never uses it."""
+    """One entry of `slices`."""
 
     sources: list[RawSource] = Field(min_length=1)
     base_model: Ref | None = None
-    residual_weight: float | None = None
     parameters: RawParameters | None = None
 
 
-class RawModule(Keys):
+AnySlice = TypeVar("AnySlice", bound=RawSlice)
+
+
+class RawModule(Keys, Generic[AnySlice]):
     """One entry of `modules`."""
 
-    slices: Sequence[RawSlice] | None = None
-    models: Sequence[RawModel] | None = None
+    slices: list[AnySlice] | None = None
+    models: list[RawModel] | None = None
     parameters: RawParameters | None = None
 
 
-class RawBody(Keys):
+class RawBody(Keys, Generic[AnySlice]):
     """The keys at the top that say what is merged."""
 
-    modules: dict[str, RawModule] | None = None
-    slices: Sequence[RawSlice] | None = None
-    models: Sequence[RawModel] | None = None
+    modules: dict[str, RawModule[AnySlice]] | None = None
+    slices: list[AnySlice] | None = None
+    models: list[RawModel] | None = None
 
 
 class BodyBuilder:
@@ -113,7 +115,7 @@ class BodyBuilder:
         self.problems: list[InputError] = []
         self._document, self._base, self._add_base = document, base, add_base
 
-    def build(self, body: RawBody) -> tuple[Module, ...]:
+    def build(self, body: RawBody[Any]) -> tuple[Module, ...]:
         """The modules; a recipe without `modules` has one without a name."""
         given = [key for key in ("models", "slices", "modules") if getattr(body, key)]
         if len(given) != 1:
@@ -126,10 +128,12 @@ class BodyBuilder:
             return tuple(self._module(name, raw, ("modules", name)) for name, raw in body.modules.items())
         return (Module(None, self._slices(body.slices, body.models, ())),)
 
-    def _module(self, name: str, raw: RawModule, path: KeyPath) -> Module:
+    def _module(self, name: str, raw: RawModule[Any], path: KeyPath) -> Module:
         if bool(raw.slices) == bool(raw.models):
             found = "both" if raw.slices else "neither"
-            self._refuse(path, f"`{show_path(path)}` has either `models` or `slices`, and this has {found}")
+            self._refuse(
+                path, f"`{self._document.show(path)}` has either `models` or `slices`, and this has {found}"
+            )
         return Module(name, self._slices(raw.slices, raw.models, path), raw.parameters or {})
 
     def _slices(
@@ -151,7 +155,7 @@ class BodyBuilder:
             counts = ", ".join(
                 f"{n} of {quote(s.model.text)}" for n, s in zip(lengths, raw.sources, strict=True)
             )
-            self._refuse(path, f"`{show_path(path)}` merges different numbers of layers: {counts}")
+            self._refuse(path, f"`{self._document.show(path)}` merges different numbers of layers: {counts}")
         return Slice(tuple(sources), raw.parameters or {}, raw.base_model)
 
     def _check_distinct(self, sources: list[Source], path: KeyPath) -> None:
@@ -161,7 +165,7 @@ class BodyBuilder:
             if first != index:
                 self._refuse(
                     (*path, index),
-                    f"`{show_path(path)}` has the model {quote(source.model.text)} twice",
+                    f"`{self._document.show(path)}` has the model {quote(source.model.text)} twice",
                     "give it once, with the sum of the weights",
                 )
 

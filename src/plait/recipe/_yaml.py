@@ -36,11 +36,13 @@ class YamlDocument:
         data: the top mapping.
         where: the file, as the user named it.
         lines: key path → line (from 1) in the file; empty for a mapping made in Python.
+        at: where the mapping stands in the whole document, for a nested recipe.
     """
 
     data: dict[str, Any]
     where: str
     lines: Mapping[KeyPath, int] = field(default_factory=dict)
+    at: KeyPath = ()
 
     def locate(self, path: KeyPath) -> str:
         """`file:line` of the value at `path`, or of the closest one around it."""
@@ -49,6 +51,22 @@ class YamlDocument:
             if line is not None:
                 return f"{self.where}:{line}"
         return self.where
+
+    def below(self, path: KeyPath, data: dict[str, Any]) -> YamlDocument:
+        """The mapping `data`, which stands at `path`, as a document with the same lines."""
+        size = len(path)
+        lines = {key[size:]: line for key, line in self.lines.items() if key[:size] == path}
+        return YamlDocument(data, self.where, lines, (*self.at, *path))
+
+    def show(self, path: KeyPath) -> str:
+        """`models[1].parameters.density` for the path ("models", 1, "parameters", "density")."""
+        return show_path((*self.at, *path))
+
+
+def show_path(path: KeyPath) -> str:
+    """Keys joined by dots, list positions in brackets."""
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return text.removeprefix(".")
 
 
 def read_yaml(path: Path) -> list[YamlDocument]:
