@@ -4,6 +4,7 @@ from plait.recipe._dump import recipe_to_dict, recipe_to_yaml
 from plait.recipe._filters import filter_warnings
 from plait.recipe._load import load_recipe
 from plait.recipe._parameters import MISSING, Missing, Resolver, Use, used_keys
+from plait.recipe._python import build_recipe
 from plait.recipe._schema import (
     PART_KINDS,
     ModelRef,
@@ -39,6 +40,7 @@ __all__ = [
     "TokenSource",
     "Tokenizer",
     "Use",
+    "build_recipe",
     "filter_warnings",
     "layer_position",
     "load_recipe",

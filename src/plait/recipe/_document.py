@@ -153,9 +153,8 @@ def refuse(what: str, hint: str = "") -> PydanticCustomError:
     return PydanticCustomError("plait", "{what}", {"what": what, "hint": hint})
 
 
-def parse_settings(value: Any, info: ValidationInfo) -> tuple[Setting, ...]:
+def parse_settings(value: Any, notes: Notes) -> tuple[Setting, ...]:
     """The settings of one parameter: a scalar, a gradient, one `{value, filter}` or a list of them."""
-    notes = notes_of(info)
     if isinstance(value, dict):
         return (_conditional(value, notes),)
     if not isinstance(value, list):
@@ -204,7 +203,9 @@ def _scalar(value: Any) -> Scalar:
 
 
 #: The field type of one parameter's settings, for the models of both grammars.
-Settings = Annotated[tuple[Setting, ...], PlainValidator(parse_settings)]
+Settings = Annotated[
+    tuple[Setting, ...], PlainValidator(lambda value, info: parse_settings(value, notes_of(info)))
+]
 
 
 #: What `dtype` and `out_dtype` may be.
@@ -222,7 +223,7 @@ def parse_dtype(value: Any) -> str | None:
     """A type's canonical name; `torch.` in front is dropped."""
     if value is None or value == "":
         return None
-    name = value.removeprefix("torch.") if isinstance(value, str) else str(value)
+    name = str(value).removeprefix("torch.")
     if name not in DTYPES:
         raise refuse("it must be the name of a floating-point type", nearest(name, DTYPES))
     return name

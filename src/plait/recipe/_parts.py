@@ -10,10 +10,10 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Any, get_args
 
-from pydantic import PlainValidator, ValidationInfo
+from pydantic import PlainValidator
 
 from plait.errors import nearest
-from plait.recipe._document import notes_of, parse_settings, quote, refuse
+from plait.recipe._document import Notes, notes_of, parse_settings, quote, refuse
 from plait.recipe._schema import PART_KINDS, Part, PartKind, Setting
 
 #: What `scale: 0.5` is short for: the name of the part and of its option.
@@ -21,38 +21,38 @@ CONSTANT_SCALE = ("constant", "factor")
 _ONCE = ("space", "consensus")
 
 
-def parse_method(value: Any, info: ValidationInfo) -> str | tuple[Part, ...]:
+def parse_method(value: Any, notes: Notes) -> str | tuple[Part, ...]:
     """A method's name, or parts in the order in which they run."""
     if isinstance(value, str) and value.strip():
         return value
     if not value or not isinstance(value, dict | list):
         raise refuse("it must be a method's name, a mapping or a list of parts")
     if isinstance(value, dict):
-        notes_of(info).note(value, PART_KINDS)
-        parts = [_part(kind, value[kind], info) for kind in PART_KINDS if kind in value]
+        notes.note(value, PART_KINDS)
+        parts = [_part(kind, value[kind], notes) for kind in PART_KINDS if kind in value]
         if not parts:
             raise refuse("it has no part", nearest(next(iter(value)), PART_KINDS))
         return tuple(parts)
-    parts = tuple(_listed(item, info) for item in value)
-    _check_order([part.kind for part in parts])
+    parts = tuple(_listed(item, notes) for item in value)
+    check_order([part.kind for part in parts])
     return parts
 
 
-def _part(kind: PartKind, value: Any, info: ValidationInfo) -> Part:
+def _part(kind: PartKind, value: Any, notes: Notes) -> Part:
     """A part by its name, by `{name: ..., option: ...}`, or a number for `scale`."""
     if isinstance(value, str) and value.strip():
         return Part(kind, value)
     if kind == "scale" and isinstance(value, int | float) and not isinstance(value, bool):
         name, option = CONSTANT_SCALE
-        return Part(kind, name, {option: parse_settings(value, info)})
+        return Part(kind, name, {option: parse_settings(value, notes)})
     if not isinstance(value, dict):
         raise refuse(f"its `{kind}` {quote(value)} must be a name or {{name: ..., option: ...}}")
     if not isinstance(value.get("name"), str):
         raise refuse(f"its `{kind}` needs a `name`", nearest(next(iter(value), ""), ("name",)))
-    return Part(kind, value["name"], _options(value, "name", info))
+    return Part(kind, value["name"], _options(value, "name", notes))
 
 
-def _listed(item: Any, info: ValidationInfo) -> Part:
+def _listed(item: Any, notes: Notes) -> Part:
     """One entry of a list: `{KIND: NAME, option: ...}`, or `{KIND: {name: ..., option: ...}}`."""
     if not isinstance(item, dict):
         raise refuse(f"its part {quote(item)} must be a mapping such as {{sparsify: NAME}}")
@@ -60,15 +60,16 @@ def _listed(item: Any, info: ValidationInfo) -> Part:
     if len(kinds) != 1:
         hint = nearest(str(next(iter(item), "")), PART_KINDS)
         raise refuse(f"its part {quote(item)} must have exactly one of {', '.join(PART_KINDS)}", hint)
-    part = _part(kinds[0], item[kinds[0]], info)
-    return Part(part.kind, part.name, {**part.options, **_options(item, kinds[0], info)})
+    part = _part(kinds[0], item[kinds[0]], notes)
+    return Part(part.kind, part.name, {**part.options, **_options(item, kinds[0], notes)})
 
 
-def _options(value: dict[str, Any], name_key: str, info: ValidationInfo) -> dict[str, tuple[Setting, ...]]:
-    return {key: parse_settings(option, info) for key, option in value.items() if key != name_key}
+def _options(value: dict[str, Any], name_key: str, notes: Notes) -> dict[str, tuple[Setting, ...]]:
+    return {key: parse_settings(option, notes) for key, option in value.items() if key != name_key}
 
 
-def _check_order(kinds: list[PartKind]) -> None:
+def check_order(kinds: list[PartKind]) -> None:
+    """Refuse parts that come twice or in the wrong order."""
     for kind in _ONCE:
         if kinds.count(kind) > 1:
             raise refuse(f"it has more than one `{kind}`")
@@ -78,13 +79,6 @@ def _check_order(kinds: list[PartKind]) -> None:
             raise refuse(f"its `{PART_KINDS[later]}` must come before its `{PART_KINDS[earlier]}`")
 
 
-def check_parts(parts: tuple[Part, ...]) -> str | None:
-    """What is wrong with the order or number of parts built in Python; None if nothing."""
-    try:
-        _check_order([part.kind for part in parts])
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-Method = Annotated[str | tuple[Part, ...], PlainValidator(parse_method)]
+Method = Annotated[
+    str | tuple[Part, ...], PlainValidator(lambda value, info: parse_method(value, notes_of(info)))
+]

@@ -1,0 +1,214 @@
+"""A recipe from Python values: paths, modules in memory, or other recipes as models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import PydanticCustomError
+
+from plait.errors import InputError, raise_all
+from plait.recipe._document import Notes, parse_dtype, parse_settings, quote, validate
+from plait.recipe._dump import nested_text
+from plait.recipe._parts import check_order, parse_method
+from plait.recipe._raw_tokenizer import RawTokenizer
+from plait.recipe._schema import (
+    Conventions,
+    ModelRef,
+    Module,
+    Parameters,
+    Part,
+    Recipe,
+    Setting,
+    Slice,
+    Source,
+    Tokenizer,
+)
+from plait.recipe._yaml import YamlDocument
+
+_WHERE = "the merge"
+
+
+def build_recipe(
+    models: Sequence[object] | Mapping[str, object],
+    *,
+    method: str | Sequence[Part | Mapping[str, Any]] | Mapping[str, Any] | Callable[..., object],
+    base: object | None = None,
+    parameters: Mapping[str, object] | None = None,
+    per_model: Collection[str] = (),
+    dtype: object | None = None,
+    out_dtype: object | None = None,
+    tokenizer: Tokenizer | Mapping[str, Any] | str | None = None,
+    chat_template: str | None = None,
+    exclude: str | Sequence[str] = (),
+    seed: int = 0,
+    conventions: Conventions = "paper",
+) -> Recipe:
+    """The recipe that a call describes.
+
+    Args:
+        models: paths, recipes, modules, state dicts or checkpoints; as a mapping, with names of yours.
+        method: a method's name, the parts of a pipeline, or a function.
+        base: the base model; it may be one of `models`.
+        parameters: parameter → value, gradient, or `{filter, value}` entries. For those in `per_model`, a
+            list with one value for each model is that, and any other list is a gradient.
+        per_model: the parameters that have a value for each model.
+        dtype: the output's type, as text or as torch's.
+        out_dtype: wins over `dtype`.
+        tokenizer: `base`, `union`, a path, or the mapping that a recipe has.
+        chat_template: `auto`, a template's name, or Jinja text.
+        exclude: globs on tensor names that the output leaves out.
+        seed: seed of every random draw.
+        conventions: `paper` or `mergekit`.
+
+    Raises:
+        InputError: something in it is no recipe; all such things are named.
+    """
+    problems: list[InputError] = []
+    refs = _models(models, base, problems)
+    count = len(refs) if base is None else len(refs) - 1
+    shared, each = _parameters(parameters or {}, count, set(per_model), problems)
+    sources = tuple(Source(ref, own) for ref, own in zip(refs[:count], each, strict=True))
+    if conventions not in ("paper", "mergekit"):
+        problems.append(_problem(f"`conventions` is {quote(conventions)}, and it must be paper or mergekit"))
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**63:
+        problems.append(_problem(f"`seed` is {quote(seed)}, and it must be a whole number from 0 on"))
+    parsed_method = _caught("method", method, _method, problems)
+    types = [_caught(k, v, parse_dtype, problems) for k, v in (("dtype", dtype), ("out_dtype", out_dtype))]
+    vocabulary = _tokenizer(tokenizer, problems)
+    raise_all(problems)
+    return Recipe(
+        grammar="python",
+        conventions=conventions,
+        method=parsed_method,
+        modules=(Module(None, (Slice(sources),)),),
+        base=None if base is None else refs[-1],
+        parameters=shared,
+        dtype=types[0],
+        out_dtype=types[1],
+        tokenizer=vocabulary,
+        chat_template=chat_template,
+        exclude=(exclude,) if isinstance(exclude, str) else tuple(exclude),
+        seed=int(seed),
+    )
+
+
+def _models(
+    models: Sequence[object] | Mapping[str, object], base: object | None, problems: list[InputError]
+) -> list[ModelRef]:
+    """One reference per model, then the base's; the same object gives the same reference."""
+    if isinstance(models, str | Path) or not isinstance(models, Sequence | Mapping):
+        problems.append(_problem(f"`models` is {quote(models)}, and it must be a list of models"))
+        return [] if base is None else [ModelRef("")]
+    named = isinstance(models, Mapping)
+    items = list(models.items()) if named else [(f"models[{i}]", m) for i, m in enumerate(models)]
+    if not items:
+        problems.append(_problem("there are no models to merge"))
+    refs = [_ref(model, str(name), named, problems) for name, model in items]
+    for index, ref in enumerate(refs):
+        if refs.index(ref) != index:
+            hint = "give it once, with the sum of the weights"
+            problems.append(_problem(f"the model {quote(ref.text)} is there twice", hint))
+    if base is not None:
+        same = [ref for ref, (_, model) in zip(refs, items, strict=True) if model is base]
+        refs.append(same[0] if same else _ref(base, "base", False, problems))
+    return refs
+
+
+def _ref(model: object, name: str, named: bool, problems: list[InputError]) -> ModelRef:
+    if isinstance(model, ModelRef):
+        return model
+    if isinstance(model, str | Path):
+        if not str(model).strip():
+            problems.append(_problem(f"`{name}` is empty, and it must name a model"))
+        return ModelRef(str(model))
+    if isinstance(model, Recipe):
+        return ModelRef(nested_text(model), nested=model)
+    if model is None or isinstance(model, bool | int | float | bytes):
+        problems.append(_problem(f"`{name}` is {quote(model)}, and it must be a model or the path of one"))
+    reference = getattr(model, "reference", None)
+    text = reference if isinstance(reference, str) and not named else name
+    return ModelRef(text, live=model)
+
+
+def _parameters(
+    given: Mapping[str, object], count: int, per_model: set[str], problems: list[InputError]
+) -> tuple[Parameters, list[dict[str, tuple[Setting, ...]]]]:
+    """Parameters for all models, and those of each model."""
+    shared: dict[str, tuple[Setting, ...]] = {}
+    each: list[dict[str, tuple[Setting, ...]]] = [{} for _ in range(count)]
+    for key, value in given.items():
+        plain = _plain(value)
+        if key in per_model and isinstance(plain, list) and len(plain) == count and not _filtered(plain):
+            for index, item in enumerate(plain):
+                settings = _caught(f"{key}[{index}]", item, _settings, problems)
+                each[index][key] = settings or ()
+        else:
+            shared[key] = _caught(key, plain, _settings, problems) or ()
+    return shared, each
+
+
+def _filtered(values: list[Any]) -> bool:
+    """Whether a list is one parameter's `{filter, value}` entries."""
+    return bool(values) and all(isinstance(value, dict) for value in values)
+
+
+def _plain(value: object) -> Any:
+    """Numbers of any library as Python's, tuples as lists; anything else as it is."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        number = float(value)
+        return number if math.isfinite(number) else value
+    return value
+
+
+def _settings(value: Any) -> tuple[Setting, ...]:
+    notes = Notes(strict=True)
+    settings = parse_settings(value, notes)
+    if notes.unknown:
+        raise PydanticCustomError("plait", "{what}", {"what": f"its key `{notes.unknown[0][1]}` is unknown"})
+    return settings
+
+
+def _method(value: Any) -> str | tuple[Part, ...] | Callable[..., object]:
+    if callable(value):
+        return value
+    if isinstance(value, Sequence) and value and all(isinstance(part, Part) for part in value):
+        check_order([part.kind for part in value])
+        return tuple(value)
+    return parse_method(_plain(value), Notes(strict=True))
+
+
+def _tokenizer(given: Any, problems: list[InputError]) -> Tokenizer | None:
+    if given is None or isinstance(given, Tokenizer):
+        return given
+    data = {"source": given} if isinstance(given, str) else given
+    if not isinstance(data, Mapping):
+        problems.append(_problem(f"`tokenizer` is {quote(given)}, and it must be text or a mapping"))
+        return None
+    raw, found, _ = validate(RawTokenizer, YamlDocument(_plain(data), "tokenizer"), strict=True)
+    problems.extend(found)
+    return None if raw is None else raw.build()
+
+
+def _caught(name: str, value: Any, parse: Callable[[Any], Any], problems: list[InputError]) -> Any:
+    try:
+        return parse(value)
+    except PydanticCustomError as error:
+        hint = (error.context or {}).get("hint") or None
+        problems.append(_problem(f"`{name}` is {quote(value)}, and {error.message()}", hint))
+        return None
+
+
+def _problem(what: str, hint: str | None = None) -> InputError:
+    return InputError(what, where=_WHERE, hint=hint)
