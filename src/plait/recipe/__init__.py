@@ -3,6 +3,7 @@
 from plait.recipe._dump import recipe_to_dict, recipe_to_yaml
 from plait.recipe._filters import filter_warnings
 from plait.recipe._load import load_recipe
+from plait.recipe._mergekit_flags import MERGEKIT_FLAGS, Flag, translate_mergekit_flags
 from plait.recipe._parameters import MISSING, Missing, Resolver, Use, used_keys
 from plait.recipe._python import build_recipe
 from plait.recipe._schema import (
@@ -23,8 +24,10 @@ from plait.recipe._schema import (
 from plait.recipe._values import Kind, layer_position
 
 __all__ = [
+    "MERGEKIT_FLAGS",
     "MISSING",
     "PART_KINDS",
+    "Flag",
     "Kind",
     "Missing",
     "ModelRef",
@@ -47,5 +50,6 @@ __all__ = [
     "recipe_models",
     "recipe_to_dict",
     "recipe_to_yaml",
+    "translate_mergekit_flags",
     "used_keys",
 ]
