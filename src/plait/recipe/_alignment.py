@@ -8,7 +8,7 @@ or the only row there is, or the mean of all there are, or zeros if no model has
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -82,7 +82,8 @@ def align_vocabularies(
     own = [_permutation(vocabularies[model], tokens, rows) for model in models]
     known = np.zeros(rows, dtype=bool)
     known[list(tokens.values())] = True
-    builder = _Fallbacks(spec, vocabularies, list(models), base, tokens, own)
+    place = None if base is None or base not in models else list(models).index(base)
+    builder = _Fallbacks(spec, vocabularies, list(models), place, tokens, own)
     fallbacks = builder.build()
     permutations = [permutation.copy() for permutation in own]
     forced = [tokens[token] for token, entry in spec.tokens.items() if entry.force and token in tokens]
@@ -149,32 +150,27 @@ def _permutation(vocabulary: Vocabulary, tokens: Mapping[str, int], rows: int) -
     return result
 
 
+@dataclass
 class _Fallbacks:
     """Finds, for each token that some model lacks, the rows to take instead."""
 
-    def __init__(
-        self,
-        spec: Tokenizer,
-        vocabularies: Mapping[ModelRef, Vocabulary],
-        models: list[ModelRef],
-        base: ModelRef | None,
-        tokens: Mapping[str, int],
-        own: list[np.ndarray],
-    ) -> None:
-        self._spec, self._vocabularies, self._models = spec, vocabularies, models
-        self._base = models.index(base) if base in models else None
-        self._tokens, self._own = tokens, own
-        self.warnings: list[str] = []
-        self._problems: list[InputError] = []
+    spec: Tokenizer
+    vocabularies: Mapping[ModelRef, Vocabulary]
+    models: list[ModelRef]
+    base: int | None
+    tokens: Mapping[str, int]
+    own: list[np.ndarray]
+    warnings: list[str] = field(default_factory=list)
+    problems: list[InputError] = field(default_factory=list)
 
     def build(self) -> dict[int, Rows]:
         """Output row → rows to average."""
-        stacked = np.stack(self._own)
-        lacking = (stacked < 0).any(axis=0)
+        stacked: np.ndarray = np.stack(self.own)
+        lacking = stacked.min(axis=0) < 0
         found = {}
         nowhere = []
-        for token, row in self._tokens.items():
-            entry = self._spec.tokens.get(token)
+        for token, row in self.tokens.items():
+            entry = self.spec.tokens.get(token)
             forced = entry is not None and entry.force
             if not lacking[row] and not forced:
                 continue
@@ -186,7 +182,7 @@ class _Fallbacks:
                     nowhere.append(token)
             else:
                 found[row] = self._named(token, row, entry)
-        raise_all(self._problems)
+        raise_all(self.problems)
         if nowhere:
             shown = ", ".join(quote(token) for token in nowhere[:5]) + (", ..." if len(nowhere) > 5 else "")
             self.warnings.append(f"no model has an embedding for {len(nowhere)} tokens, zeros it is: {shown}")
@@ -194,20 +190,20 @@ class _Fallbacks:
 
     def _default(self, rows: np.ndarray) -> Rows:
         holders = [(model, int(row)) for model, row in enumerate(rows) if row >= 0]
-        if self._base is not None and rows[self._base] >= 0:
-            return ((self._base, int(rows[self._base])),)
+        if self.base is not None and rows[self.base] >= 0:
+            return ((self.base, int(rows[self.base])),)
         return tuple(holders)
 
     def _named(self, token: str, row: int, entry: TokenSource) -> Rows:
         if entry.kind == "zero" or entry.model is None:
             return ()
-        if entry.model not in self._models:
+        if entry.model not in self.models:
             self._refuse(token, f"its source {quote(entry.model.text)} is not one of the merged models")
             return ()
-        index = self._models.index(entry.model)
-        vocabulary = self._vocabularies[entry.model]
+        index = self.models.index(entry.model)
+        vocabulary = self.vocabularies[entry.model]
         if entry.kind == "model":
-            source = int(self._own[index][row])
+            source = int(self.own[index][row])
         elif entry.token_id is not None:
             source = entry.token_id if entry.token_id < vocabulary.rows else -1
         else:
@@ -219,4 +215,4 @@ class _Fallbacks:
         return ((index, source),)
 
     def _refuse(self, token: str, what: str) -> None:
-        self._problems.append(InputError(what, where=f"the recipe's tokenizer, token {quote(token)}"))
+        self.problems.append(InputError(what, where=f"the recipe's tokenizer, token {quote(token)}"))
