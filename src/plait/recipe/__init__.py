@@ -1,5 +1,8 @@
 """The typed recipe: what to merge, read from mergekit's grammar, plait's own, or Python."""
 
+from plait.recipe._aligned_tables import align_tables
+from plait.recipe._alignment import Alignment, align_vocabularies
+from plait.recipe._chat_template import CHAT_TEMPLATES, read_chat_template, resolve_chat_template
 from plait.recipe._dump import recipe_to_dict, recipe_to_yaml
 from plait.recipe._filters import filter_warnings
 from plait.recipe._load import load_recipe
@@ -21,12 +24,23 @@ from plait.recipe._schema import (
     TokenSource,
     recipe_models,
 )
+from plait.recipe._tokenizer_files import (
+    TOKENIZER_FILES,
+    read_vocabulary,
+    write_chat_template,
+    write_tokenizer,
+)
 from plait.recipe._values import Kind, layer_position
+from plait.recipe._vocabulary import AddedToken, Vocabulary
 
 __all__ = [
+    "CHAT_TEMPLATES",
     "MERGEKIT_FLAGS",
     "MISSING",
     "PART_KINDS",
+    "TOKENIZER_FILES",
+    "AddedToken",
+    "Alignment",
     "Flag",
     "Kind",
     "Missing",
@@ -43,13 +57,21 @@ __all__ = [
     "TokenSource",
     "Tokenizer",
     "Use",
+    "Vocabulary",
+    "align_tables",
+    "align_vocabularies",
     "build_recipe",
     "filter_warnings",
     "layer_position",
     "load_recipe",
+    "read_chat_template",
+    "read_vocabulary",
     "recipe_models",
     "recipe_to_dict",
     "recipe_to_yaml",
+    "resolve_chat_template",
     "translate_mergekit_flags",
     "used_keys",
+    "write_chat_template",
+    "write_tokenizer",
 ]
