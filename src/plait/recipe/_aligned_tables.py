@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from plait.recipe._alignment import Alignment
+
+if TYPE_CHECKING:  # reading a recipe takes no torch
+    import torch
+    from torch import Tensor
 
 _CHUNK = 4096
 
@@ -23,6 +25,8 @@ def align_tables(alignment: Alignment, tables: Sequence[Tensor]) -> list[Tensor]
         Per model `(alignment.rows, ...)`, in the type that all tables promote to. Means are taken in
         float64 and rounded once.
     """
+    import torch
+
     dtype = tables[0].dtype
     for table in tables[1:]:
         dtype = torch.promote_types(dtype, table.dtype)
@@ -31,6 +35,8 @@ def align_tables(alignment: Alignment, tables: Sequence[Tensor]) -> list[Tensor]
 
 
 def _mean(rows: Sequence[tuple[int, int]], tables: Sequence[Tensor]) -> Tensor:
+    import torch
+
     if not rows:
         return torch.zeros(tables[0].shape[1:], dtype=torch.float64)
     return torch.stack([tables[model][row].double() for model, row in rows]).mean(dim=0)
@@ -39,6 +45,8 @@ def _mean(rows: Sequence[tuple[int, int]], tables: Sequence[Tensor]) -> Tensor:
 def _aligned(
     alignment: Alignment, index: int, table: Tensor, fallbacks: dict[int, Tensor], dtype: torch.dtype
 ) -> Tensor:
+    import torch
+
     permutation = torch.from_numpy(alignment.permutations[index])
     out = table.to(dtype)[permutation.clamp(min=0)]
     for row, value in fallbacks.items():

@@ -94,6 +94,9 @@ def _warnings(raw: MergekitDocument, document: YamlDocument, unknown: list[Unkno
 
 
 def _ignored(document: YamlDocument, item: Unknown) -> str:
+    if item.path[-1] == "override_architecture":
+        why = "has no effect, as models are aligned by the names and shapes of their tensors"
+        return f"{document.locate(item.path)}: `{document.show(item.path)}` {why}"
     hint = nearest(str(item.path[-1]), item.valid)
     if "parameters" in item.valid and "did you mean" not in hint:
         hint = "if it is a parameter, it belongs under `parameters`"

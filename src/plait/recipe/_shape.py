@@ -19,6 +19,7 @@ def parse_ref(value: Any, info: ValidationInfo) -> ModelRef:
     if isinstance(value, dict) and notes.nested is not None:
         return notes.nested(value)
     if isinstance(value, dict) and not notes.strict:
+        notes.note(value, ("model", "lora"))
         return _from_mapping(value)
     if not isinstance(value, str) or not value.strip():
         raise refuse(
