@@ -225,10 +225,10 @@ def _gradient(
         return cache(lambda t: interpolate(values, t))
 
     def whole(t: float) -> int:
-        found = interpolate(values, t)
-        if found != int(found):
+        found = float(interpolate(values, t))
+        if abs(found - round(found)) > 1e-9:
             what = f"the gradient {list(values)} of {shown} gives {found}, and it must be a whole number"
             raise InputError(what, where=origin)
-        return int(found)
+        return round(found)
 
     return cache(whole)
