@@ -29,6 +29,7 @@ class Alignment:
         tokens: token → id in the output, ordered by id.
         rows: rows of the output's embeddings, padding included.
         models: the merged models, in the order of `permutations`.
+        model_rows: rows of each model's own embedding.
         permutations: per model `(rows,)` int64: output row → the model's own row, or -1 where `fallbacks`
             or `padding` says what it is.
         fallbacks: output row → the rows whose mean it is, for models with -1 there; no rows means zeros.
@@ -41,6 +42,7 @@ class Alignment:
     tokens: Mapping[str, int]
     rows: int
     models: tuple[ModelRef, ...]
+    model_rows: tuple[int, ...]
     permutations: tuple[np.ndarray, ...]
     fallbacks: Mapping[int, Rows]
     padding: np.ndarray
@@ -52,7 +54,8 @@ class Alignment:
     def is_identity(self) -> bool:
         """Whether every model keeps all of its rows where they are."""
         order = np.arange(self.rows)
-        return not len(self.padding) and all(np.array_equal(p, order) for p in self.permutations)
+        same = all(rows == self.rows for rows in self.model_rows) and not len(self.padding)
+        return same and all(np.array_equal(p, order) for p in self.permutations)
 
 
 def align_vocabularies(
@@ -93,6 +96,7 @@ def align_vocabularies(
         tokens=tokens,
         rows=rows,
         models=tuple(models),
+        model_rows=tuple(vocabularies[model].rows for model in models),
         permutations=tuple(permutations),
         fallbacks=fallbacks,
         padding=np.flatnonzero(~known),
