@@ -156,6 +156,11 @@ def test_a_glob_without_signs_that_matches_nothing_gets_a_hint():
     assert "perhaps `*mlp*` is meant" in warning
 
 
+def test_an_exclusion_that_excludes_nothing_is_warned_of():
+    recipe = load("merge: linear\nmodels: [a]\nexclude: ['*.bias', head]\n")
+    assert filter_warnings(recipe, ["layers.0.bias"]) == ["`exclude`: the glob `head` matches no tensor"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
