@@ -36,8 +36,8 @@ def settings_with_paths(recipe: Recipe) -> Iterator[tuple[KeyPath, str, Setting]
 def filter_warnings(recipe: Recipe, tensor_names: Iterable[str]) -> list[str]:
     """What filters do that their writer may not have meant, one sentence each.
 
-    A filter or an `exclude` that matches no tensor; and in mergekit's grammar, where filters are substrings, one that
-    cuts a number in two (`layers.1` also hits layers 10 to 19).
+    A filter or an `exclude` that matches no tensor; and in mergekit's grammar, where filters are
+    substrings, one that cuts a number in two (`layers.1` also hits layers 10 to 19).
     """
     names = list(dict.fromkeys(tensor_names))
     places: dict[str, list[str]] = {}
