@@ -1,0 +1,51 @@
+"""A tensor that lies in memory already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from plait.checkpoint._tensor import Shape
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class MemoryTensor:
+    """A `LazyTensor` over a tensor in memory, on any device; it sees later changes of that tensor.
+
+    Attributes:
+        name: its name.
+        source: the tensor.
+    """
+
+    name: str
+    source: Tensor
+
+    @property
+    def shape(self) -> Shape:
+        return tuple(self.source.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.source.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return self.source.numel() * self.source.dtype.itemsize
+
+    def read_flat(self, start: int, stop: int) -> Tensor:
+        out = torch.empty(stop - start, dtype=self.dtype)
+        self.read_into(out, start)
+        return out
+
+    def read_into(self, out: Tensor, start: int) -> None:
+        """Fill `out` (1-D, CPU, of this dtype) with the elements from `start` on."""
+        source, stop = self.source.detach(), start + len(out)
+        if source.is_contiguous():
+            out.copy_(source.view(-1)[start:stop])
+            return
+        # only the rows along the first axis that are needed become contiguous
+        row = max(source[0].numel() if source.dim() and len(source) else 1, 1)
+        first, last = start // row, -(-stop // row)
+        out.copy_(source[first:last].reshape(-1)[start - first * row : stop - first * row])
