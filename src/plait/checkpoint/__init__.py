@@ -1,1 +1,43 @@
 """Open anything as a read-only mapping of names to lazy tensors; write one safely."""
+
+from plait.checkpoint._files import close_idle_files
+from plait.checkpoint._fingerprint import content_hash
+from plait.checkpoint._memory import MemoryTensor
+from plait.checkpoint._open import open_checkpoint
+from plait.checkpoint._reference import parse_reference
+from plait.checkpoint._safetensors import DTYPE_NAMES, DTYPES, FileTensor
+from plait.checkpoint._tensor import (
+    Checkpoint,
+    LazyTensor,
+    Shape,
+    Sidecar,
+    numel,
+    read,
+    read_rows,
+    row_length,
+)
+from plait.checkpoint._write import MAX_SHARD_SIZE, ShardFile, index_json, plan_shards, save_checkpoint
+
+__all__ = [
+    "DTYPES",
+    "DTYPE_NAMES",
+    "MAX_SHARD_SIZE",
+    "Checkpoint",
+    "FileTensor",
+    "LazyTensor",
+    "MemoryTensor",
+    "Shape",
+    "ShardFile",
+    "Sidecar",
+    "close_idle_files",
+    "content_hash",
+    "index_json",
+    "numel",
+    "open_checkpoint",
+    "parse_reference",
+    "plan_shards",
+    "read",
+    "read_rows",
+    "row_length",
+    "save_checkpoint",
+]

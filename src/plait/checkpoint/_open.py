@@ -1,0 +1,133 @@
+"""Open anything: which reader a reference goes to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plait.checkpoint._files import unreadable
+from plait.checkpoint._folder import join, open_folder
+from plait.checkpoint._index import open_index
+from plait.checkpoint._reference import Part, exists, is_hub_id, is_url, parse_reference
+from plait.checkpoint._tensor import Checkpoint
+from plait.checkpoint._weights import TORCH_SUFFIXES, open_weights
+from plait.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    Openable = str | os.PathLike[str] | nn.Module | Mapping[str, Any] | Checkpoint
+
+
+def open_checkpoint(reference: Openable, *, revision: str | None = None) -> Checkpoint:
+    """Open a model as a read-only mapping from names to lazy tensors; no weight is read.
+
+    Args:
+        reference: a `.safetensors`, PyTorch or `.gguf` file; a folder (Hugging Face, sharded or not, PEFT
+            adapter, Diffusers); a hub id or `hf://…`; any fsspec URL; two of these joined as
+            `base+adapter`; a live module, `PeftModel` or state dict; a checkpoint, which is returned.
+        revision: the hub's branch, tag or commit, where the reference names none itself.
+
+    Returns:
+        The checkpoint, whose `reference` is as given, and whose `revision` is the hub commit found.
+
+    Raises:
+        InputError: nothing is there, or what is there is at fault; all problems of a folder at once.
+        MissingExtra: a package that reading it needs is not installed.
+    """
+    if isinstance(reference, Checkpoint):
+        return reference
+    if isinstance(reference, str):
+        return _open_words(reference, revision)
+    if isinstance(reference, os.PathLike):
+        return _open_path(Path(os.fspath(reference)), str(reference))
+    from plait.checkpoint._live import open_live
+
+    return open_live(reference)
+
+
+def _open_words(text: str, revision: str | None) -> Checkpoint:
+    if not text.strip():
+        raise InputError("the reference is empty")
+    parsed = parse_reference(text)
+    path, found = _locate(parsed.model, revision)
+    checkpoint = _open_path(path, text)
+    if parsed.adapter is not None:
+        from plait.checkpoint._adapter import open_adapter
+
+        checkpoint = open_adapter(checkpoint, _locate(parsed.adapter, None)[0])
+    return replace(checkpoint, reference=text, revision=found or checkpoint.revision)
+
+
+def _locate(part: Part, revision: str | None) -> tuple[Path, str | None]:
+    """Where it lies locally, fetched if need be, and the hub's commit."""
+    if exists(part.name):
+        return Path(part.name).expanduser(), None
+    if not is_url(part.name) and not is_hub_id(part.name):
+        raise InputError("no such file or folder", where=part.name, hint=_neighbour(part.name))
+    from plait.checkpoint._remote import fetch
+
+    try:
+        return fetch(part.name, part.revision or revision)
+    except InputError as error:
+        hint = _neighbour(part.name)
+        if hint is None or is_url(part.name):
+            raise
+        raise InputError(error.what, where=error.where, hint=hint) from error
+
+
+def _neighbour(name: str) -> str | None:
+    """A hint with the nearest name in the folder where the path would lie."""
+    path = Path(name).expanduser()
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return f"the folder `{path.parent}` does not exist either"
+    hint = nearest(path.name, names)
+    return hint if hint.startswith("did you mean") else None
+
+
+def _open_path(path: Path, reference: str) -> Checkpoint:
+    try:
+        is_folder = path.is_dir()
+        os.stat(path)
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
+    return _open_any_folder(path, reference) if is_folder else _open_file(path, reference)
+
+
+def _open_any_folder(folder: Path, reference: str) -> Checkpoint:
+    if (folder / "model_index.json").is_file():
+        from plait.checkpoint._diffusers import open_diffusers
+
+        return replace(open_diffusers(folder), reference=reference)
+    if (folder / "adapter_config.json").is_file() and not _has_model(folder):
+        from plait.checkpoint._adapter import open_adapter_alone
+
+        return replace(open_adapter_alone(folder), reference=reference)
+    return open_folder(folder, reference)
+
+
+def _has_model(folder: Path) -> bool:
+    stems = ("model.safetensors", "pytorch_model.bin")
+    return any((folder / f"{stem}{end}").exists() for stem in stems for end in ("", ".index.json"))
+
+
+def _open_file(path: Path, reference: str) -> Checkpoint:
+    if path.suffix == ".gguf":
+        from plait.checkpoint._gguf import open_gguf
+
+        return replace(open_gguf(path), reference=reference)
+    if path.name.endswith(".index.json"):
+        files = open_index(path.parent, path, ())
+    elif path.suffix == ".safetensors" or path.suffix in TORCH_SUFFIXES:
+        files = {path.name: open_weights(path)}
+    else:
+        kinds = ", ".join(sorted({".safetensors", ".gguf", *TORCH_SUFFIXES}))
+        raise InputError(f"weights of this kind are not known; known: {kinds}", where=str(path))
+    tensors, tied = join(files)
+    fingerprint = {name: file.fingerprint for name, file in files.items()}
+    return Checkpoint(reference, tensors, tied=tied, fingerprint=fingerprint)
