@@ -44,14 +44,14 @@ def open_torch(path: Path) -> WeightFile:
     file = source_file(path)
     records = _records(file)
     if records is None:  # the format before PyTorch 1.6, which must be read whole
-        state = _state_dict(_load(path, map_location="cpu"), path)
+        state = dense_state_dict(_load(path, map_location="cpu"), str(path))
         return _weights(state, file, None)
-    state = _state_dict(_load(path, map_location="meta"), path)
+    state = dense_state_dict(_load(path, map_location="meta"), str(path))
     if any(
         getattr(tensor.untyped_storage(), "_checkpoint_offset", None) is None for tensor in state.values()
     ):
         # an older torch does not say where storages lie, and tensors of other bytes order get swapped
-        return _weights(_state_dict(_load(path, map_location="cpu", mmap=True), path), file, None)
+        return _weights(dense_state_dict(_load(path, map_location="cpu", mmap=True), str(path)), file, None)
     return _weights(state, file, records)
 
 
@@ -99,7 +99,8 @@ def _records(file: SourceFile) -> dict[int, int] | None:
     return found
 
 
-def _state_dict(value: object, path: Path) -> dict[str, Tensor]:
+def dense_state_dict(value: object, where: str) -> dict[str, Tensor]:
+    """The state dict in an object, unwrapped and checked as `open_torch` says."""
     for _ in range(3):
         if not isinstance(value, Mapping) or any(isinstance(item, Tensor) for item in value.values()):
             break
@@ -108,16 +109,16 @@ def _state_dict(value: object, path: Path) -> dict[str, Tensor]:
             break
         value = inner
     if not isinstance(value, Mapping):
-        text = f"this file holds a {type(value).__name__}, not a state dict (a mapping of names to tensors)"
-        raise InputError(text, where=str(path))
+        text = f"this is a {type(value).__name__}, not a state dict (a mapping of names to tensors)"
+        raise InputError(text, where=where)
     found = {str(name): item for name, item in value.items() if not str(name).endswith("_extra_state")}
     wrong = [name for name, item in found.items() if not isinstance(item, Tensor)]
     if wrong:
-        raise InputError(f"its state dict has entries that are no tensors: {some(wrong)}", where=str(path))
+        raise InputError(f"its state dict has entries that are no tensors: {some(wrong)}", where=where)
     odd = [name for name, tensor in found.items() if _is_odd(tensor)]
     if odd:
         text = f"only dense tensors of types that safetensors has can be merged, unlike {some(odd)}"
-        raise InputError(text, where=str(path))
+        raise InputError(text, where=where)
     return found
 
 
@@ -131,7 +132,7 @@ def _weights(state: Mapping[str, Tensor], file: SourceFile, records: Mapping[int
     tied: dict[str, str] = {}
     seen: dict[object, str] = {}
     for name, tensor in state.items():
-        key = _identity(tensor) if tensor.numel() else name
+        key = identity(tensor) if tensor.numel() else name
         stored = seen.setdefault(key, name)
         if stored != name:
             tied[name] = stored
@@ -142,7 +143,8 @@ def _weights(state: Mapping[str, Tensor], file: SourceFile, records: Mapping[int
     return WeightFile(tensors, edge_fingerprint(file), tied)
 
 
-def _identity(tensor: Tensor) -> object:
+def identity(tensor: Tensor) -> object:
+    """Equal for two tensors that are the same elements of the same memory."""
     storage = tensor.untyped_storage()
     return storage._cdata, tensor.storage_offset(), tensor.dtype, tuple(tensor.shape), tensor.stride()
 
