@@ -1,0 +1,199 @@
+"""What a method is: typed options, an ordered list of stages, and one rule that combines.
+
+stages    each streams over the inputs once (or twice) and gives a few numbers: sums, order statistics
+combine   the same small expression at every coordinate; it sees the models, the options and the
+          numbers of the stages through a `Cell`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from plait.numerics import Value
+
+Scope = Literal["row", "tensor", "model"]
+Kind = Literal["float", "int", "bool", "str"]
+#: Numbers of a stage: 0-d float64 arrays, or `(rows,)` where the scope is `row`.
+Numbers = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One typed option of a method.
+
+    Attributes:
+        name: as written in a recipe.
+        default: the paper's default; None means that the recipe must set it, unless `optional`.
+        doc: one sentence.
+        mergekit: mergekit's default where it differs.
+        kind: type of the value.
+        low: smallest value allowed.
+        high: largest value allowed.
+        choices: the values allowed, for words.
+        per_model: each model has its own.
+        optional: may stay unset (None).
+    """
+
+    name: str
+    default: float | int | bool | str | None
+    doc: str
+    mergekit: float | int | bool | str | None = None
+    kind: Kind = "float"
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    per_model: bool = False
+    optional: bool = False
+
+    def default_for(self, conventions: str) -> float | int | bool | str | None:
+        """The default under `paper` or `mergekit` conventions."""
+        return self.mergekit if conventions == "mergekit" and self.mergekit is not None else self.default
+
+    @property
+    def runtime(self) -> bool:
+        """A number that a compiled rule takes as an argument; words and booleans are compiled in."""
+        return self.kind == "float"
+
+
+class Cell(Protocol):
+    """What a rule sees at one coordinate."""
+
+    @property
+    def base(self) -> Value:
+        """The base's value."""
+        ...
+
+    @property
+    def models(self) -> tuple[Value, ...]:
+        """The models' values, in the recipe's canonical order."""
+        ...
+
+    @property
+    def delta(self) -> tuple[Value, ...]:
+        """Task vectors: each model minus the base."""
+        ...
+
+    def option(self, name: str) -> Any:
+        """A shared option: a value for a float, a Python constant for the rest."""
+        ...
+
+    def each(self, name: str) -> tuple[Value, ...]:
+        """An option per model."""
+        ...
+
+    def stat(self, name: str) -> tuple[Value, ...]:
+        """What a stage found."""
+        ...
+
+    def uniform(self, model: int) -> Value:
+        """A uniform number in [0, 1), seeded by (seed, model, tensor, element)."""
+        ...
+
+    def rank(self, model: int) -> Value:
+        """Place of |task vector| within its row, ascending, divided by (row length − 1); 0.5 in a row of 1."""
+        ...
+
+    def before(self, cut: Value) -> Value:
+        """Whether this element's index (in its row where the stage's scope is `row`) is below `cut`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A method's options for one tensor.
+
+    Attributes:
+        shared: option → value.
+        per_model: option → one value per model.
+        models: number of models (the base not counted).
+        numel: elements of the tensor.
+        shape: its shape.
+    """
+
+    shared: Mapping[str, Any]
+    per_model: Mapping[str, tuple[Any, ...]]
+    models: int
+    numel: int
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sums:
+    """A stage that adds up expressions over its scope, in float64 and in a fixed order.
+
+    Attributes:
+        name: for messages and the journal.
+        rule: the expressions.
+        finish: sums → named numbers, seen by later stages and by `combine` through `Cell.stat`.
+        scope: what is summed over.
+    """
+
+    name: str
+    rule: Callable[[Cell], Sequence[Value]]
+    finish: Callable[[Sequence[Numbers], Settings], Mapping[str, Sequence[Numbers]]]
+    scope: Scope = "tensor"
+
+
+@dataclass(frozen=True)
+class Order:
+    """A stage that finds order statistics of magnitudes, exactly.
+
+    For magnitude j it gives, for each rank k asked for, `NAME` (the k-th largest) and `NAME_cut`: among
+    equal magnitudes, those with an index below it belong to exactly k (all of them where `exact` is off).
+    k ≤ 0 gives infinity: nothing is that large.
+
+    Attributes:
+        name: of the statistics.
+        rule: non-negative magnitudes, one per statistic.
+        ranks: number of elements in the scope, number that are not zero, settings → k per magnitude.
+        exact: cut ties by the lowest index.
+        scope: where elements are ranked.
+    """
+
+    name: str
+    rule: Callable[[Cell], Sequence[Value]]
+    ranks: Callable[[int, Numbers, Settings], Sequence[int | Numbers]]
+    exact: bool
+    scope: Scope = "tensor"
+
+
+Stage = Sums | Order
+
+
+@dataclass(frozen=True)
+class Method:
+    """A merging method.
+
+    Attributes:
+        name: as written in a recipe.
+        summary: one line.
+        reference: where it was published.
+        combine: the rule.
+        options: typed options.
+        stages: settings → what must be known before `combine` runs.
+        base: `required`, `optional`, or `unused` (a base is then one more model, or ignored).
+        min_models: fewest models besides the base.
+        max_models: most models besides the base; None is no limit.
+        symmetric: the order of the models does not matter.
+        whole_rows: the rule sees whole rows as `(rows, cols)` tensors and runs in torch alone.
+    """
+
+    name: str
+    summary: str
+    reference: str
+    combine: Callable[[Cell], Value]
+    options: tuple[Option, ...] = ()
+    stages: Callable[[Settings], Sequence[Stage]] = field(default=lambda settings: ())
+    base: Literal["required", "optional", "unused"] = "unused"
+    min_models: int = 1
+    max_models: int | None = None
+    symmetric: bool = True
+    whole_rows: bool = False
+
+    def option(self, name: str) -> Option | None:
+        """The option of this name."""
+        return next((option for option in self.options if option.name == name), None)
