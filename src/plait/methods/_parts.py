@@ -85,7 +85,7 @@ def compose(
 
 
 def _with_default(option: Option, defaults: dict[str, Any]) -> Option:
-    given = defaults.get(option.name.replace("lambda", "scale"), None)
+    given = defaults.get(option.name.replace("lambda", "scale"))
     if given is None:
         return option
     paper, mergekit = given if isinstance(given, tuple) else (given, option.mergekit)

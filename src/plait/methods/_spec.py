@@ -94,7 +94,7 @@ class Cell(Protocol):
         ...
 
     def rank(self, model: int) -> Value:
-        """Place of |task vector| within its row, ascending, divided by (row length − 1); 0.5 in a row of 1."""
+        """Place of |task vector| in its row, ascending, over (row length − 1); 0.5 in a row of one."""
         ...
 
     def before(self, cut: Value) -> Value:

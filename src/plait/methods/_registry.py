@@ -1,0 +1,58 @@
+"""The registry: the files of this folder, and the `plait.methods` entry points of installed packages."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.metadata import entry_points
+
+from plait.errors import InputError, nearest
+from plait.methods._spec import Method
+
+
+class Registry(Mapping[str, Method]):
+    """Name → method, read on first use."""
+
+    def __getitem__(self, name: str) -> Method:
+        return _all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_all())
+
+    def __len__(self) -> int:
+        return len(_all())
+
+
+METHODS = Registry()
+
+
+def get_method(name: str) -> Method:
+    """The method of this name.
+
+    Raises:
+        InputError: there is none; the nearest name is suggested.
+    """
+    if name not in METHODS:
+        raise InputError(f"there is no merge method `{name}`", hint=nearest(name, METHODS))
+    return METHODS[name]
+
+
+@cache
+def _all() -> dict[str, Method]:
+    found: dict[str, Method] = {}
+    for module in pkgutil.iter_modules(__import__("plait.methods", fromlist=["x"]).__path__):
+        if module.name.startswith("_"):
+            continue
+        loaded = importlib.import_module(f"plait.methods.{module.name}")
+        methods = getattr(loaded, "METHODS", None) or (loaded.METHOD,)
+        found.update({method.name: method for method in methods})
+    for point in entry_points(group="plait.methods"):
+        method = point.load()
+        if not isinstance(method, Method):
+            raise InputError(f"the entry point `{point.name}` is not a plait Method", where=point.value)
+        if method.name in found:
+            raise InputError(f"the method `{method.name}` exists already", where=point.value)
+        found[method.name] = method
+    return dict(sorted(found.items()))
