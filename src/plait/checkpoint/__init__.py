@@ -6,6 +6,7 @@ from plait.checkpoint._memory import MemoryTensor
 from plait.checkpoint._open import open_checkpoint
 from plait.checkpoint._reference import parse_reference
 from plait.checkpoint._safetensors import DTYPE_NAMES, DTYPES, FileTensor
+from plait.checkpoint._structure import LayerMap, find_layers
 from plait.checkpoint._tensor import (
     Checkpoint,
     LazyTensor,
@@ -16,6 +17,7 @@ from plait.checkpoint._tensor import (
     read_rows,
     row_length,
 )
+from plait.checkpoint._vocabulary import find_embeddings, find_tied, vocab_size
 from plait.checkpoint._write import MAX_SHARD_SIZE, ShardFile, index_json, plan_shards, save_checkpoint
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "MAX_SHARD_SIZE",
     "Checkpoint",
     "FileTensor",
+    "LayerMap",
     "LazyTensor",
     "MemoryTensor",
     "Shape",
@@ -31,6 +34,9 @@ __all__ = [
     "Sidecar",
     "close_idle_files",
     "content_hash",
+    "find_embeddings",
+    "find_layers",
+    "find_tied",
     "index_json",
     "numel",
     "open_checkpoint",
@@ -40,4 +46,5 @@ __all__ = [
     "read_rows",
     "row_length",
     "save_checkpoint",
+    "vocab_size",
 ]
