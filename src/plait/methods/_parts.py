@@ -66,6 +66,12 @@ def compose(
     """The method that chains the two parts: θ = θ₀ + λ·consensus_t(w_t · sparsify(θ_t − θ₀)).
 
     Args:
+        name: the method's name.
+        sparsify: what is kept of each task vector.
+        consensus: how several become one.
+        summary: one line.
+        reference: where it was published.
+        symmetric: the order of the models does not matter.
         defaults: option → its default here, or `(paper's, mergekit's)`.
     """
 

@@ -89,6 +89,10 @@ class Cell(Protocol):
         """What a stage found."""
         ...
 
+    def has(self, name: str) -> bool:
+        """Whether a stage found this."""
+        ...
+
     def uniform(self, model: int) -> Value:
         """A uniform number in [0, 1), seeded by (seed, model, tensor, element)."""
         ...
@@ -179,7 +183,8 @@ class Method:
         min_models: fewest models besides the base.
         max_models: most models besides the base; None is no limit.
         symmetric: the order of the models does not matter.
-        whole_rows: the rule sees whole rows as `(rows, cols)` tensors and runs in torch alone.
+        whole: settings → whether the rule must see the whole tensor at once, as a `(rows, cols)` torch
+            tensor; such a rule may use all of torch.
     """
 
     name: str
@@ -192,7 +197,7 @@ class Method:
     min_models: int = 1
     max_models: int | None = None
     symmetric: bool = True
-    whole_rows: bool = False
+    whole: Callable[[Settings], bool] = field(default=lambda settings: False)
 
     def option(self, name: str) -> Option | None:
         """The option of this name."""
