@@ -30,8 +30,9 @@ def gram_stage(
     def finish(sums: Sequence[Numbers], settings: Settings) -> dict[str, Sequence[Numbers]]:
         size = int((np.sqrt(8 * len(sums) + 1) - 1) / 2)
         gram = np.empty((*np.shape(sums[0]), size, size))
-        for index, (i, j) in enumerate((i, j) for i in range(size) for j in range(i + 1)):
-            gram[..., i, j] = gram[..., j, i] = sums[index]
+        rows, columns = np.tril_indices(size)
+        for found, i, j in zip(sums, rows, columns, strict=True):
+            gram[..., i, j] = gram[..., j, i] = found
         return {"coefficient": coefficients(gram, settings)}
 
     return Sums("gram", rule, finish, scope)

@@ -23,6 +23,7 @@ class Sparsify:
         options: typed options.
         stages: what it must know first.
         summary: one line.
+        by_row: it ranks within rows.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Sparsify:
     summary: str
     options: tuple[Option, ...] = ()
     stages: Callable[[Settings], Sequence[Stage]] = field(default=lambda settings: ())
+    by_row: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,17 @@ def compose(
     options = tuple(
         _with_default(option, defaults) for option in (WEIGHT, *sparsify.options, *consensus.options, LAMBDA)
     )
-    return Method(name, summary, reference, combine, options, stages, base="required", symmetric=symmetric)
+    return Method(
+        name,
+        summary,
+        reference,
+        combine,
+        options,
+        stages,
+        base="required",
+        symmetric=symmetric,
+        by_row=sparsify.by_row,
+    )
 
 
 def _with_default(option: Option, defaults: dict[str, Any]) -> Option:

@@ -89,8 +89,8 @@ def _trimmed(c: Cell, k: int) -> Value:
 def _trim_stages(settings: Settings) -> list[Stage]:
     densities = settings.per_model["density"]
 
-    def ranks(total: int, nonzero: Numbers, settings: Settings) -> list[Any]:
-        return [kept_count(density, total) for density in densities]
+    def ranks(count: int, nonzero: Sequence[Numbers], settings: Settings) -> list[list[Any]]:
+        return [[kept_count(density, count)] for density in densities]
 
     exact = settings.shared["ties"] == "lowest_index"
     order = Order("trim", magnitudes, ranks, exact, settings.shared["scope"])
@@ -123,7 +123,8 @@ GAMMA = Option("gamma", 0.01, "fraction of the largest entries dropped", low=0.0
 
 def _between(c: Cell, k: int) -> Value:
     magnitude = absolute(c.delta[k])
-    return among_largest(c, "inner", k, magnitude) & ~among_largest(c, "outer", k, magnitude)
+    outer, inner = 2 * k, 2 * k + 1
+    return among_largest(c, "tails", inner, magnitude) & ~among_largest(c, "tails", outer, magnitude)
 
 
 def _tail_counts(total: Any, density: float, gamma: float) -> tuple[Any, Any]:
@@ -140,17 +141,10 @@ def _tail_stages(settings: Settings) -> list[Stage]:
     exact = settings.shared["ties"] == "lowest_index"
     scope = settings.shared["scope"]
 
-    def outer(total: int, nonzero: Numbers, settings: Settings) -> list[Any]:
-        return [_tail_counts(total, d, g)[0] for d, g in pairs]
+    def ranks(count: int, nonzero: Sequence[Numbers], settings: Settings) -> list[tuple[Any, Any]]:
+        return [_tail_counts(count, density, gamma) for density, gamma in pairs]
 
-    def inner(total: int, nonzero: Numbers, settings: Settings) -> list[Any]:
-        return [_tail_counts(total, d, g)[1] for d, g in pairs]
-
-    return [
-        Order("outer", magnitudes, outer, exact, scope),
-        Order("inner", magnitudes, inner, exact, scope),
-        *with_l1(_between, settings),
-    ]
+    return [Order("tails", magnitudes, ranks, exact, scope), *with_l1(_between, settings)]
 
 
 BOTH_TAILS = Sparsify(
@@ -189,6 +183,7 @@ BY_RANK = Sparsify(
     "keep entries at random, the large ones of a row more often",
     (DENSITY, EPSILON, RESCALE),
     lambda settings: with_l1(_ranked, settings),
+    by_row=True,
 )
 
 NONE = Sparsify("none", lambda c, k: c.delta[k], "keep everything")

@@ -146,21 +146,22 @@ class Sums:
 class Order:
     """A stage that finds order statistics of magnitudes, exactly.
 
-    For magnitude j it gives, for each rank k asked for, `NAME` (the k-th largest) and `NAME_cut`: among
+    For each magnitude and each rank k asked for it gives `NAME`, the k-th largest, and `NAME_cut`: among
     equal magnitudes, those with an index below it belong to exactly k (all of them where `exact` is off).
-    k ≤ 0 gives infinity: nothing is that large.
+    Both are flat: magnitude 0's ranks, then magnitude 1's. k ≤ 0 gives infinity: nothing is that large.
 
     Attributes:
         name: of the statistics.
-        rule: non-negative magnitudes, one per statistic.
-        ranks: number of elements in the scope, number that are not zero, settings → k per magnitude.
+        rule: non-negative magnitudes.
+        ranks: number of elements in the scope, numbers that are not zero per magnitude, settings → the
+            ranks of each magnitude, equally many for all (arrays `(rows,)` where the scope is `row`).
         exact: cut ties by the lowest index.
         scope: where elements are ranked.
     """
 
     name: str
     rule: Callable[[Cell], Sequence[Value]]
-    ranks: Callable[[int, Numbers, Settings], Sequence[int | Numbers]]
+    ranks: Callable[[int, Sequence[Numbers], Settings], Sequence[Sequence[Any]]]
     exact: bool
     scope: Scope = "tensor"
 
@@ -183,6 +184,7 @@ class Method:
         min_models: fewest models besides the base.
         max_models: most models besides the base; None is no limit.
         symmetric: the order of the models does not matter.
+        by_row: the rule needs whole rows (it ranks within them).
         whole: settings → whether the rule must see the whole tensor at once, as a `(rows, cols)` torch
             tensor; such a rule may use all of torch.
     """
@@ -197,6 +199,7 @@ class Method:
     min_models: int = 1
     max_models: int | None = None
     symmetric: bool = True
+    by_row: bool = False
     whole: Callable[[Settings], bool] = field(default=lambda settings: False)
 
     def option(self, name: str) -> Option | None:

@@ -34,8 +34,8 @@ def _selected(c: Cell) -> list[Value]:
     return [where(chosen, d, 0.0) for d in c.delta]
 
 
-def _ranks(numel: int, nonzero: Numbers, settings: Settings) -> list[Any]:
-    return [np.floor(settings.shared["select_topk"] * nonzero + 1e-9).astype(np.int64)]
+def _ranks(count: int, nonzero: Sequence[Numbers], settings: Settings) -> list[list[Any]]:
+    return [[np.floor(settings.shared["select_topk"] * nonzero[0] + 1e-9).astype(np.int64)]]
 
 
 def _weights(sums: Sequence[Numbers], settings: Settings) -> dict[str, Sequence[Numbers]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 CHUNK = 65_536
-#: A row longer than this is cut: no chunk holds more elements.
+#: A tensor of one row longer than this is cut, unless its row is needed whole.
 LONGEST_ROW = 1 << 22
 
 
@@ -47,15 +47,18 @@ class Grid:
             yield start, min(start + size, self.numel)
 
 
-def grid(shape: tuple[int, ...]) -> Grid:
-    """The grid of a tensor of this shape; scalars and empty tensors included."""
+def grid(shape: tuple[int, ...], *, by_row: bool = False) -> Grid:
+    """The grid of a tensor of this shape; scalars and empty tensors included.
+
+    Args:
+        shape: the tensor's shape; a vector is one row.
+        by_row: rows are needed whole, however long.
+    """
     total = math.prod(shape)
     cols = shape[-1] if shape else 1
     if len(shape) < 2 or cols == 0:
         cols = total
     rows = total // cols if cols else 0
-    if cols > LONGEST_ROW or rows <= 1:
-        # A single row is cut like a flat tensor only when it is too long to be held as one.
-        whole = cols <= LONGEST_ROW
-        return Grid(rows, cols, max(cols, 1) if whole else CHUNK, whole)
-    return Grid(rows, cols, max(CHUNK // cols, 1) * cols, True)
+    if rows <= 1 and cols > LONGEST_ROW and not by_row:
+        return Grid(rows, cols, CHUNK, False)
+    return Grid(rows, cols, max(CHUNK // max(cols, 1), 1) * max(cols, 1), True)
