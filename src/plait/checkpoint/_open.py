@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from plait.checkpoint._files import unreadable
 from plait.checkpoint._folder import join, open_folder
 from plait.checkpoint._index import open_index
+from plait.checkpoint._quantized import dequantized
 from plait.checkpoint._reference import Part, exists, is_hub_id, is_url, parse_reference
 from plait.checkpoint._tensor import Checkpoint
 from plait.checkpoint._weights import TORCH_SUFFIXES, open_weights
@@ -46,7 +47,7 @@ def open_checkpoint(reference: Openable, *, revision: str | None = None) -> Chec
         return _open_path(Path(os.fspath(reference)), str(reference))
     from plait.checkpoint._live import open_live
 
-    return open_live(reference)
+    return dequantized(open_live(reference))
 
 
 def _open_words(text: str, revision: str | None) -> Checkpoint:
@@ -96,7 +97,7 @@ def _open_path(path: Path, reference: str) -> Checkpoint:
         os.stat(path)
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
-    return _open_any_folder(path, reference) if is_folder else _open_file(path, reference)
+    return dequantized(_open_any_folder(path, reference) if is_folder else _open_file(path, reference))
 
 
 def _open_any_folder(folder: Path, reference: str) -> Checkpoint:
