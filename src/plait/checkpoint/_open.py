@@ -82,10 +82,10 @@ def _locate(part: Part, revision: str | None) -> tuple[Path, str | None]:
 
 def _neighbour(name: str) -> str | None:
     """A hint with the nearest name in the folder where the path would lie."""
-    path = Path(name).expanduser()
+    path = Path(name)
     try:
-        names = [entry.name for entry in path.parent.iterdir()]
-    except OSError:
+        names = [entry.name for entry in path.expanduser().parent.iterdir()]
+    except (OSError, ValueError, RuntimeError):
         return f"the folder `{path.parent}` does not exist either"
     hint = nearest(path.name, names)
     return hint if hint.startswith("did you mean") else None
