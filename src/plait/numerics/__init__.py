@@ -15,18 +15,25 @@ from plait.numerics._ops import (
     where,
 )
 from plait.numerics._philox import stream_key, uniform
+from plait.numerics._select import Search, bit_levels, keys, level_counts, row_order, row_ranks
 
 __all__ = [
     "CHUNK",
     "Expr",
     "Grid",
     "RuleError",
+    "Search",
     "Value",
     "absolute",
+    "bit_levels",
     "exp",
     "grid",
+    "keys",
+    "level_counts",
     "maximum",
     "minimum",
+    "row_order",
+    "row_ranks",
     "sign",
     "sqrt",
     "stream_key",

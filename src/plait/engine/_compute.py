@@ -1,0 +1,106 @@
+"""From a job to its output: stages first, then the rule, one chunk at a time, rounded once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plait.engine._job import BlockCell, Job
+from plait.engine._stages import OrderSearch, Stage, Stats, chunk_cell, sum_partials
+from plait.methods import Order, Sums
+
+
+def tensor_stages(
+    job: Job, known: Mapping[str, Sequence[Any]], *, until: Stage | None = None
+) -> tuple[Stats, list[Stage]]:
+    """Run the stages of scope `tensor`, in order; those of scope `model` are in `known`.
+
+    Args:
+        job: the tensor.
+        known: results of stages over the whole model.
+        until: stop before this stage.
+
+    Returns:
+        The results, and the row stages for whoever looks at chunks.
+    """
+    stats: Stats = {name: list(values) for name, values in known.items()}
+    rows: list[Stage] = []
+    for stage in job.method.stages(job.settings):
+        if until is not None and stage.name == until.name:
+            break
+        if stage.scope == "row":
+            rows.append(stage)
+        elif stage.scope == "tensor":
+            stats.update(_one_stage(job, stage, rows, stats))
+    return stats, rows
+
+
+def _one_stage(job: Job, stage: Stage, rows: Sequence[Stage], stats: Stats) -> Stats:
+    if isinstance(stage, Sums):
+        return finish_sums(job, stage, sum_partials(job, stage, rows, stats))
+    search = OrderSearch(stage, [job])
+    for level in range(search.levels):
+        counts = search.count(job, level, rows, stats)
+        if not level:
+            search.start(counts, job.grid.numel, job.settings)
+        search.refine(counts)
+    thresholds = search.thresholds()
+    if search.needs_cut():
+        cuts, _ = search.equal_positions(job, rows, stats, [0] * len(thresholds))
+    else:
+        cuts = all_or_none(thresholds)
+    return order_stats(stage, thresholds, cuts)
+
+
+def finish_sums(job: Job, stage: Sums, sums: Sequence[float]) -> Stats:
+    """What a stage makes of its sums."""
+
+    return {k: list(v) for k, v in stage.finish([np.asarray(s) for s in sums], job.settings).items()}
+
+
+def order_stats(stage: Order, thresholds: Sequence[float], cuts: Sequence[float]) -> Stats:
+    """The two results of an order stage."""
+    return {stage.name: list(thresholds), f"{stage.name}_cut": list(cuts)}
+
+
+def all_or_none(thresholds: Sequence[float]) -> list[float]:
+    """Cuts that let all equals in."""
+    return [float("inf")] * len(thresholds)
+
+
+def merged(job: Job, known: Mapping[str, Sequence[Any]]) -> Iterator[tuple[int, Tensor]]:
+    """The output, `(start, flat values in the output type)`, in order and in whole chunks.
+
+    Raises:
+        InputError: an input holds NaN or infinity and the job forbids it.
+    """
+    if job.grid.numel == 0:
+        return
+    if job.method.whole(job.settings):
+        yield 0, _whole(job, known)
+        return
+    stats, rows = tensor_stages(job, known)
+    for block in job.blocks():
+        parts = [
+            _rounded(job.method.combine(chunk_cell(job, start, stop, values, rows, stats)), job)
+            for start, stop, values in job.chunks(block)
+        ]
+        yield block[0], parts[0] if len(parts) == 1 else torch.cat(parts)
+    job.release()
+
+
+def _rounded(value: Tensor, job: Job) -> Tensor:
+    return value.to(job.dtype).reshape(-1).cpu()
+
+
+def _whole(job: Job, known: Mapping[str, Sequence[Any]]) -> Tensor:
+    numel = job.grid.numel
+    values = [tensor.read_flat(0, numel).to(job.device, job.compute) for tensor in job.tensors]
+    job.check(values)
+    width = job.grid.cols
+    cell = BlockCell(job, 0, numel, [v.view(-1, width) for v in values], dict(known))
+    return _rounded(job.method.combine(cell), job)

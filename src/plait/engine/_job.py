@@ -1,0 +1,163 @@
+"""One output tensor's work: its inputs, streamed in blocks of whole chunks, and what a rule sees of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plait.checkpoint import LazyTensor
+from plait.errors import InputError
+from plait.methods import Method, Settings
+from plait.numerics import Grid, Value, grid, row_ranks, uniform
+
+Block = tuple[int, int, list[Tensor]]
+
+
+@dataclass
+class Job:
+    """What computing one tensor takes.
+
+    Attributes:
+        name: the output's name.
+        shape: its shape.
+        method: how it is merged.
+        settings: the method's options for this tensor.
+        tensors: the inputs: the base first where there is one, then the models in canonical order.
+        models: the same, as the user named them.
+        has_base: whether the first input is the base.
+        keys: the generator's keys, one per model.
+        compute: float32 or float64.
+        dtype: the output's type.
+        allow_nan: let infinities and NaN pass.
+        limit: elements of a block, at most (but a chunk at least).
+        hold: keep all inputs in memory after the first pass.
+        device: where rules are evaluated.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    method: Method
+    settings: Settings
+    tensors: Sequence[LazyTensor]
+    models: Sequence[str]
+    has_base: bool
+    keys: Sequence[tuple[int, int]]
+    compute: torch.dtype
+    dtype: torch.dtype
+    allow_nan: bool = False
+    limit: int = 1 << 20
+    hold: bool = True
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    checked: bool = False
+    _held: list[Block] = field(default_factory=list)
+
+    @cached_property
+    def grid(self) -> Grid:
+        stages = self.method.stages(self.settings)
+        by_row = self.method.by_row or any(stage.scope == "row" for stage in stages)
+        return grid(self.shape, by_row=by_row)
+
+    def blocks(self) -> Iterator[Block]:
+        """`(start, stop, inputs)` of each block; inputs are flat and in their own types."""
+        if self._held:
+            yield from self._held
+            return
+        cut, held = self.grid, []
+        for start, stop in cut.blocks(self.limit):
+            block = start, stop, [tensor.read_flat(start, stop) for tensor in self.tensors]
+            if self.hold:
+                held.append(block)
+            yield block
+        self._held = held
+
+    def release(self) -> None:
+        """Let go of what was held."""
+        self._held = []
+
+    def chunks(self, block: Block) -> Iterator[tuple[int, int, list[Tensor]]]:
+        """The block's chunks, each `(start, stop, values)` with values `(rows, cols)` in the compute type."""
+        start, stop, inputs = block
+        cut = self.grid
+        for first in range(start, stop, cut.step):
+            last = min(first + cut.step, stop)
+            width = cut.cols if cut.whole_rows and cut.cols else last - first
+            values = [t[first - start : last - start].to(self.device, self.compute) for t in inputs]
+            self.check(values)
+            yield first, last, [v.view(-1, width) for v in values]
+
+    def check(self, values: Sequence[Tensor]) -> None:
+        """Refuse NaN and infinity."""
+        if self.allow_nan or self.checked:
+            return
+        for model, value in zip(self.models, values, strict=True):
+            if not bool(torch.isfinite(value).all()):
+                kind = "NaN" if bool(torch.isnan(value).any()) else "an infinity"
+                raise InputError(
+                    f"the tensor `{self.name}` holds {kind}",
+                    where=model,
+                    hint="repair or replace this model, or merge it all the same with --allow-nan",
+                )
+
+
+class BlockCell:
+    """A `Cell` over one chunk: torch tensors `(rows, cols)`, scalars as 0-d tensors."""
+
+    def __init__(
+        self, job: Job, start: int, stop: int, values: Sequence[Tensor], stats: Mapping[str, Sequence[Any]]
+    ) -> None:
+        self._job, self._start, self._stop = job, start, stop
+        self._stats = stats
+        self._shape = tuple(values[0].shape)
+        self._inputs = values
+        self._made: dict[tuple[str, int], Tensor] = {}
+        self.base: Value = values[0] if job.has_base else None
+        self.models: tuple[Value, ...] = tuple(values[1:] if job.has_base else values)
+
+    @cached_property
+    def delta(self) -> tuple[Value, ...]:
+        return tuple(x - self.base for x in self.models)
+
+    def _number(self, value: Any) -> Value:
+        if isinstance(value, np.ndarray) and value.ndim:
+            return torch.from_numpy(value).to(self._job.device, self._job.compute)[:, None]
+        return torch.tensor(float(value), dtype=self._job.compute, device=self._job.device)
+
+    def option(self, name: str) -> Any:
+        option = self._job.method.option(name)
+        value = self._job.settings.shared[name]
+        return self._number(value) if option is not None and option.runtime else value
+
+    def each(self, name: str) -> tuple[Value, ...]:
+        return tuple(self._number(value) for value in self._job.settings.per_model[name])
+
+    def stat(self, name: str) -> tuple[Value, ...]:
+        if name.endswith("_cut"):
+            return tuple(self._stats[name])
+        return tuple(self._number(value) for value in self._stats[name])
+
+    def has(self, name: str) -> bool:
+        return name in self._stats
+
+    def uniform(self, model: int) -> Value:
+        if ("uniform", model) not in self._made:
+            drawn = torch.from_numpy(uniform(self._job.keys[model], self._start, self._stop))
+            self._made["uniform", model] = drawn.to(self._job.device, self._job.compute).view(self._shape)
+        return self._made["uniform", model]
+
+    def rank(self, model: int) -> Value:
+        if ("rank", model) not in self._made:
+            self._made["rank", model] = row_ranks(self.delta[model].abs())
+        return self._made["rank", model]
+
+    def before(self, cut: Any) -> Value:
+        device = self._job.device
+        if isinstance(cut, np.ndarray) and cut.ndim:
+            limits = torch.from_numpy(cut).to(device)[:, None]
+            return torch.arange(self._shape[1], device=device)[None, :] < limits
+        return torch.arange(self._start, self._stop, device=device).view(self._shape) < float(cut)
