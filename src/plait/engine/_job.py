@@ -116,12 +116,15 @@ class BlockCell:
         self._shape = tuple(values[0].shape)
         self._inputs = values
         self._made: dict[tuple[str, int], Tensor] = {}
+        self._delta: tuple[Value, ...] | None = None
         self.base: Value = values[0] if job.has_base else None
         self.models: tuple[Value, ...] = tuple(values[1:] if job.has_base else values)
 
-    @cached_property
+    @property
     def delta(self) -> tuple[Value, ...]:
-        return tuple(x - self.base for x in self.models)
+        if self._delta is None:
+            self._delta = tuple(x - self.base for x in self.models)
+        return self._delta
 
     def _number(self, value: Any) -> Value:
         if isinstance(value, np.ndarray) and value.ndim:

@@ -1,6 +1,19 @@
 """Merging methods and their registry: one file per method or family."""
 
+from plait.methods._catalogue import CONSENSUS, SPARSIFY, pipeline
 from plait.methods._registry import METHODS, get_method
 from plait.methods._spec import Cell, Method, Option, Order, Settings, Sums
 
-__all__ = ["METHODS", "Cell", "Method", "Option", "Order", "Settings", "Sums", "get_method"]
+__all__ = [
+    "CONSENSUS",
+    "METHODS",
+    "SPARSIFY",
+    "Cell",
+    "Method",
+    "Option",
+    "Order",
+    "Settings",
+    "Sums",
+    "get_method",
+    "pipeline",
+]

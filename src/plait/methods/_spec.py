@@ -184,6 +184,7 @@ class Method:
         min_models: fewest models besides the base.
         max_models: most models besides the base; None is no limit.
         symmetric: the order of the models does not matter.
+        check: settings → what is wrong with them together, or None.
         by_row: the rule needs whole rows (it ranks within them).
         whole: settings → whether the rule must see the whole tensor at once, as a `(rows, cols)` torch
             tensor; such a rule may use all of torch.
@@ -199,6 +200,7 @@ class Method:
     min_models: int = 1
     max_models: int | None = None
     symmetric: bool = True
+    check: Callable[[Settings], str | None] = field(default=lambda settings: None)
     by_row: bool = False
     whole: Callable[[Settings], bool] = field(default=lambda settings: False)
 

@@ -1,7 +1,8 @@
 """Arcee Fusion (Arcee, mergekit): take from the model p, into the base q, what matters most.
 
-I = |p − q| ⊙ KL(softmax(p) ‖ softmax(q)), softmax over rows;
-τ = median + 1.5·(Q₃ − Q₁) of I over the tensor;  θ = q + (p − q)·1[I ≥ τ]. Quantiles are order statistics of all entries (mergekit samples a million).
+I = |p − q| ⊙ KL(softmax(p) ‖ softmax(q)), softmax over rows
+τ = median + 1.5·(Q₃ − Q₁) of I over the tensor, quantiles of all entries (mergekit samples a million)
+θ = q + (p − q)·1[I ≥ τ]
 """
 
 from __future__ import annotations

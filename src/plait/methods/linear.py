@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from plait.methods._consensus import total
-from plait.methods._spec import Cell, Method, Option
+from plait.methods._spec import Cell, Method, Option, Settings
 from plait.numerics import Value
 
 
@@ -14,6 +14,12 @@ def _linear(c: Cell) -> Value:
     weights = c.each("weight")
     merged = total([w * x for w, x in zip(weights, c.models, strict=True)])
     return merged / total(weights) if c.option("normalize") else merged
+
+
+def _cancels(settings: Settings) -> str | None:
+    if settings.shared["normalize"] and abs(sum(settings.per_model["weight"])) < 1e-12:
+        return "the weights add up to zero, so they cannot be normalised"
+    return None
 
 
 def _soup(c: Cell) -> Value:
@@ -30,6 +36,7 @@ METHODS = (
             Option("weight", 1.0, "the model's weight; may be negative", per_model=True),
             Option("normalize", True, "divide by the sum of the weights", kind="bool"),
         ),
+        check=_cancels,
     ),
     Method("model_soup", "uniform average of the models", "arXiv:2203.05482", _soup),
 )

@@ -1,0 +1,201 @@
+"""A recipe's method and its options, for every tensor."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from plait.errors import InputError, nearest, raise_all
+from plait.methods import CONSENSUS, SPARSIFY, Method, Option, Settings, get_method, pipeline
+from plait.recipe import MISSING, Module, Part, Recipe, Resolver, Slice, Source, used_keys
+
+_TYPES: dict[str, type] = {"float": float, "int": int, "bool": bool, "str": str}
+
+
+@dataclass
+class Options:
+    """Resolves a recipe's options for its method.
+
+    Attributes:
+        recipe: the recipe.
+        method: its method.
+        warnings: parameters that mergekit's grammar ignores.
+    """
+
+    recipe: Recipe
+    method: Method
+    owners: dict[str, tuple[str, Part]]
+    warnings: list[str] = field(default_factory=list)
+    _lookups: dict[tuple[str, int, int], Callable[[str, float], Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._check_keys()
+        kinds = {self._key(o): _TYPES[o.kind] for o in self.method.options if o.name != "rescale"}
+        self._resolver = Resolver(self.recipe, kinds)
+        self._shared = [o for o in self.method.options if not o.per_model]
+        self._each = [o for o in self.method.options if o.per_model]
+
+    def _key(self, option: Option) -> str:
+        return self.owners[option.name][0] if option.name in self.owners else option.name
+
+    def _check_keys(self) -> None:
+        known = {self._key(option) for option in self.method.options}
+        model_scope = self._default("scope") == "model"
+        problems = []
+        for key, uses in used_keys(self.recipe).items():
+            if key not in known:
+                text = f"the method `{self.method.name}` has no option `{key}` (`{uses[0].path}`)"
+                if self.recipe.grammar == "mergekit":
+                    self.warnings.append(f"{text}; it is ignored")
+                else:
+                    problems.append(InputError(text, where=self.recipe.origin, hint=nearest(key, known)))
+            if key == "density" and model_scope and any(use.varies for use in uses):
+                problems.append(
+                    InputError(
+                        "a trim over the whole model has one density per model, not a gradient or a filter",
+                        where=f"{self.recipe.origin or 'recipe'}: `{uses[0].path}`",
+                        hint="set `scope: tensor`",
+                    )
+                )
+        raise_all(problems)
+
+    def _default(self, name: str) -> Any:
+        """The option's value where the whole recipe sets it, else its default."""
+        settings = self.recipe.parameters.get(name, ())
+        if settings:
+            return settings[0].value
+        option = self.method.option(name)
+        return None if option is None else option.default_for(self.recipe.conventions)
+
+    def settings(
+        self,
+        output: str,
+        inputs: Sequence[str],
+        t: float,
+        place: tuple[Module, Slice, Sequence[Source]],
+        shape: tuple[int, ...],
+    ) -> Settings:
+        """The options for one tensor.
+
+        Args:
+            output: its name in the output.
+            inputs: its name in each model.
+            t: where its layer stands.
+            place: module, slice and the models' sources.
+            shape: its shape.
+
+        Raises:
+            InputError: an option is out of bounds, missing, or they do not go together.
+        """
+        module, part, sources = place
+        shared = {o.name: self._value(o, output, t, module, part, None) for o in self._shared}
+        each = {
+            o.name: tuple(
+                self._value(o, name, t, module, part, source)
+                for name, source in zip(inputs, sources, strict=True)
+            )
+            for o in self._each
+        }
+        numel = 1
+        for size in shape:
+            numel *= size
+        return Settings(shared, each, len(sources), numel, shape)
+
+    def _value(
+        self, option: Option, tensor: str, t: float, module: Module, slice_: Slice, source: Source | None
+    ) -> Any:
+        place = option.name, id(slice_), id(source)
+        lookup = self._lookups.get(place)
+        if lookup is None:
+            owner = self.owners.get(option.name, (None, None))[1]
+            lookup = self._resolver.lookup(
+                self._key(option), module=module, slice=slice_, source=source, part=owner
+            )
+            self._lookups[place] = lookup
+        found = lookup(tensor, t)
+        if found is MISSING:
+            found = option.default_for(self.recipe.conventions)
+        return self._checked(option, found)
+
+    def _checked(self, option: Option, value: Any) -> Any:
+        if option.name == "rescale" and isinstance(value, bool):
+            on = "l1" if self.recipe.conventions == "mergekit" else "probability"
+            return on if value else "none"
+        if value is None and not option.optional:
+            raise InputError(
+                f"the method `{self.method.name}` needs `{option.name}`: {option.doc}",
+                where=self.recipe.origin,
+            )
+        if option.choices and value not in option.choices:
+            words = ", ".join(option.choices)
+            raise InputError(
+                f"`{option.name}` is `{value}`, and it must be one of {words}", where=self.recipe.origin
+            )
+        low, high = option.low, option.high
+        if (low is not None and value < low) or (high is not None and value > high) or value != value:
+            bounds = f"from {low}" if high is None else f"between {low} and {high}"
+            raise InputError(f"`{option.name}` is {value}, and it must be {bounds}", where=self.recipe.origin)
+        return value
+
+
+def options_of(recipe: Recipe) -> Options:
+    """The recipe's method and the resolver of its options.
+
+    Raises:
+        InputError: there is no such method, part or option.
+    """
+    owners: dict[str, tuple[str, Part]] = {}
+    if isinstance(recipe.method, str):
+        method = get_method(recipe.method)
+    elif isinstance(recipe.method, tuple):
+        method, owners = _composed(recipe.method)
+    else:
+        method = as_method(recipe.method)
+    return Options(recipe, method, owners)
+
+
+def as_method(function: Any) -> Method:
+    """A method as it is, or a plain function of a cell, or of `(models, base)`.
+
+    Raises:
+        InputError: it can't be called so.
+    """
+    if isinstance(function, Method):
+        return function
+    name = getattr(function, "__name__", "function")
+    try:
+        count = len(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        count = 0
+    if count not in (1, 2):
+        raise InputError(
+            f"`{name}` can't be a merge method", hint="give a function of a cell, or one of (models, base)"
+        )
+    combine = function if count == 1 else (lambda c: function(c.models, c.base))
+    return Method(name, "a function", "given by the user", combine, base="optional", symmetric=False)
+
+
+def _composed(parts: Sequence[Part]) -> tuple[Method, dict[str, tuple[str, Part]]]:
+    chosen: dict[str, Any] = {}
+    owners: dict[str, tuple[str, Part]] = {}
+    tables = {"sparsify": SPARSIFY, "consensus": CONSENSUS}
+    for part in parts:
+        table = tables.get(part.kind)
+        if table is not None:
+            if part.name not in table:
+                raise InputError(
+                    f"there is no {part.kind} part `{part.name}`", hint=nearest(part.name, table)
+                )
+            chosen[part.kind] = table[part.name]
+            owners.update({option.name: (option.name, part) for option in table[part.name].options})
+        elif part.kind == "scale":
+            if part.name != "constant":
+                raise InputError(
+                    f"there is no scale part `{part.name}`", hint=nearest(part.name, ["constant"])
+                )
+            owners["lambda"] = ("factor", part)
+        elif part.name != "identity":
+            raise InputError(f"there is no space part `{part.name}`", hint=nearest(part.name, ["identity"]))
+    return pipeline(**chosen), owners
