@@ -170,3 +170,26 @@ def test_names_that_save_model_left_out_are_tied(tmp_path: Path) -> None:
     opened = open_checkpoint(tmp_path)
     assert {*opened.tied, *opened.tied.values()} == {"a.weight", "b.weight"}
     assert len(opened) == 3
+
+
+def test_sub_folders_of_a_modules_list_belong_to_the_model(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_file({"w": torch.ones(1)}, tmp_path / "model.safetensors")
+    for name in ["1_Pooling", "2_Dense", "old"]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    save_file({"linear.weight": torch.full((2,), 3.0)}, tmp_path / "2_Dense" / "model.safetensors")
+    save_file({"w": torch.ones(1)}, tmp_path / "old" / "model.safetensors")
+    modules = [{"path": path} for path in ("", "1_Pooling", "2_Dense")]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    opened = open_checkpoint(tmp_path)
+    assert list(opened) == ["w", "2_Dense/linear.weight"]
+    assert read(opened["2_Dense/linear.weight"]).tolist() == [3, 3]
+    assert opened["2_Dense/linear.weight"].name == "2_Dense/linear.weight"
+    assert set(opened.fingerprint) == {"model.safetensors", "2_Dense/model.safetensors"}
+    assert "2_Dense/config.json" in {sidecar.name for sidecar in opened.sidecars}
+    assert "sub-folders old are no part" in caplog.text
+    for bad in ("[1]", "{}", "[", '[{"path": "../other"}]'):
+        (tmp_path / "modules.json").write_text(bad)
+        assert "modules.json" in message(tmp_path)

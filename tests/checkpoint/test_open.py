@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny import MODELS
 
-from plait.checkpoint import open_checkpoint, parse_reference, read
+from plait.checkpoint import open_checkpoint, open_model, parse_reference, read
 from plait.checkpoint._reference import Part, Reference
 from plait.errors import InputError
 
@@ -87,3 +90,39 @@ def test_null_bytes_and_endless_names_are_no_tracebacks() -> None:
     for text in ("a\0b", "/" + "x" * 5000, "~nobody_of_that_name/x"):
         with pytest.raises(InputError):
             open_checkpoint(text)
+
+
+@pytest.fixture(scope="module")
+def adapter(zoo, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A LoRA adapter's folder that names the zoo's llama, and the weights of the two merged by PEFT."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(3)
+    config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    wrapped = get_peft_model(MODELS["llama"](), config)
+    wrapped.peft_config["default"].base_model_name_or_path = str(zoo.folder("llama"))
+    folder = tmp_path_factory.mktemp("adapter")
+    wrapped.save_pretrained(str(folder))
+    return folder, wrapped.merge_and_unload().state_dict()
+
+
+def test_an_adapter_over_its_base_alone_and_over_the_base_it_names(zoo, adapter) -> None:
+    folder, merged = adapter
+    both = open_checkpoint(f"{zoo.folder('llama')}+{folder}")
+    for opened in (both, open_model(folder), open_model(str(folder)), open_model(both)):
+        assert set(opened) == set(merged)
+        for name, tensor in merged.items():
+            torch.testing.assert_close(read(opened[name]), tensor, rtol=1e-6, atol=1e-7)
+    assert both.reference == f"{zoo.folder('llama')}+{folder}"
+    assert open_model(folder).reference == str(folder)
+    alone = open_checkpoint(folder)
+    assert all("lora_" in name for name in alone)
+    assert open_model(zoo.folder("llama")).fingerprint == open_checkpoint(zoo.folder("llama")).fingerprint
+
+
+def test_an_adapter_that_names_no_base(adapter, tmp_path: Path) -> None:
+    shutil.copytree(adapter[0], tmp_path / "a")
+    config = json.loads((tmp_path / "a/adapter_config.json").read_text()) | {"base_model_name_or_path": None}
+    (tmp_path / "a/adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="names no base"):
+        open_model(tmp_path / "a")

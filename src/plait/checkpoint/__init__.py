@@ -3,7 +3,7 @@
 from plait.checkpoint._files import close_idle_files
 from plait.checkpoint._fingerprint import content_hash
 from plait.checkpoint._memory import MemoryTensor
-from plait.checkpoint._open import open_checkpoint
+from plait.checkpoint._open import open_checkpoint, open_model
 from plait.checkpoint._reference import parse_reference
 from plait.checkpoint._safetensors import DTYPE_NAMES, DTYPES, FileTensor
 from plait.checkpoint._structure import LayerMap, find_layers
@@ -40,6 +40,7 @@ __all__ = [
     "index_json",
     "numel",
     "open_checkpoint",
+    "open_model",
     "parse_reference",
     "plan_shards",
     "read",

@@ -9,6 +9,7 @@ from pathlib import Path
 from plait.checkpoint._files import unreadable
 from plait.checkpoint._index import open_index
 from plait.checkpoint._json import read_config, some
+from plait.checkpoint._modules import listed_modules, within
 from plait.checkpoint._sidecars import find_sidecars
 from plait.checkpoint._tensor import Checkpoint, LazyTensor
 from plait.checkpoint._weights import TORCH_SUFFIXES, WeightFile, open_weights
@@ -23,7 +24,8 @@ _ADAPTERS = re.compile(r"adapter_model\.|.*lora.*\.safetensors$")
 def open_folder(folder: Path, reference: str) -> Checkpoint:
     """Open a folder of weights with all that travels with them.
 
-    safetensors come before PyTorch files, and files called `model…` before others.
+    safetensors come before PyTorch files, and files called `model…` before others. Sub-folders that a
+    `modules.json` lists belong to the model; their tensors are called `SUB-FOLDER/name`.
 
     Args:
         folder: an existing folder.
@@ -42,6 +44,8 @@ def open_folder(folder: Path, reference: str) -> Checkpoint:
     files: dict[str, WeightFile] = {}
     try:
         files = _open_main(folder)
+        for module in listed_modules(folder):
+            files |= within(module, _open_main(folder / module))
     except InputError as error:
         problems += error.problems if isinstance(error, InputErrors) else [error]
     raise_all(problems)

@@ -12,7 +12,7 @@ from plait.checkpoint._files import unreadable
 from plait.checkpoint._folder import join, open_folder
 from plait.checkpoint._index import open_index
 from plait.checkpoint._quantized import dequantized
-from plait.checkpoint._reference import Part, exists, is_hub_id, is_url, parse_reference
+from plait.checkpoint._reference import Part, Reference, exists, is_hub_id, is_url, parse_reference
 from plait.checkpoint._tensor import Checkpoint
 from plait.checkpoint._weights import TORCH_SUFFIXES, open_weights
 from plait.errors import InputError, nearest
@@ -50,6 +50,32 @@ def open_checkpoint(reference: Openable, *, revision: str | None = None) -> Chec
     return dequantized(open_live(reference))
 
 
+def open_model(reference: Openable, *, revision: str | None = None) -> Checkpoint:
+    """As `open_checkpoint`, but always full weights: an adapter alone is laid over the base that it names.
+
+    Raises:
+        InputError: as `open_checkpoint`; or the adapter names no base.
+    """
+    if not isinstance(reference, (str, os.PathLike)):
+        return open_checkpoint(reference, revision=revision)
+    text = os.fspath(reference)
+    parsed = parse_reference(text) if isinstance(reference, str) else Reference(Part(text))
+    if parsed.adapter is not None or not text.strip():
+        return open_checkpoint(reference, revision=revision)
+    from plait.checkpoint._adapter import adapter_base, is_adapter, open_adapter
+
+    path, found = _locate(parsed.model, revision)
+    if not is_adapter(path) or _has_model(path):
+        return replace(_open_path(path, text), reference=text, revision=found)
+    base = adapter_base(path)
+    if base is None:
+        raise InputError("this adapter names no base", where=text, hint=f"write it as `BASE+{text}`")
+    beside = path / base
+    opened = open_checkpoint(beside if not exists(base) and beside.is_dir() else base)
+    full = open_adapter(opened, path)
+    return replace(full, reference=text, revision=_commits(opened.revision, found))
+
+
 def _open_words(text: str, revision: str | None) -> Checkpoint:
     if not text.strip():
         raise InputError("the reference is empty")
@@ -59,8 +85,15 @@ def _open_words(text: str, revision: str | None) -> Checkpoint:
     if parsed.adapter is not None:
         from plait.checkpoint._adapter import open_adapter
 
-        checkpoint = open_adapter(checkpoint, _locate(parsed.adapter, None)[0])
+        adapter, commit = _locate(parsed.adapter, None)
+        checkpoint = open_adapter(checkpoint, adapter)
+        found = _commits(found, commit)
     return replace(checkpoint, reference=text, revision=found or checkpoint.revision)
+
+
+def _commits(base: str | None, adapter: str | None) -> str | None:
+    """Both commits in one, joined like the reference; None where neither came from the hub."""
+    return f"{base or ''}+{adapter or ''}" if adapter else base
 
 
 def _locate(part: Part, revision: str | None) -> tuple[Path, str | None]:
