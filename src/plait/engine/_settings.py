@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -133,8 +134,14 @@ class Options:
             raise InputError(
                 f"`{option.name}` is `{value}`, and it must be one of {words}", where=self.recipe.origin
             )
+        if value is None or option.kind in ("str", "bool"):
+            return value
         low, high = option.low, option.high
-        if (low is not None and value < low) or (high is not None and value > high) or value != value:
+        if (
+            (low is not None and value < low)
+            or (high is not None and value > high)
+            or math.isnan(value if isinstance(value, float) else 0.0)
+        ):
             bounds = f"from {low}" if high is None else f"between {low} and {high}"
             raise InputError(f"`{option.name}` is {value}, and it must be {bounds}", where=self.recipe.origin)
         return value

@@ -1,0 +1,76 @@
+"""What this process may use: memory and cores, the container's limits included."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_FLOOR = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a merge runs; nothing here but `float64`, `allow_nan` and `max_shard_size` changes the output.
+
+    Attributes:
+        memory: bytes that blocks may take; None is a quarter of what there is, and at least 512 MB.
+        threads: workers; None is the number of cores.
+        device: where rules are evaluated (`cpu`, `cuda`, `cuda:1`).
+        float64: compute in float64.
+        allow_nan: let NaN and infinities pass.
+        max_shard_size: bytes of a shard.
+        overwrite: replace the target once the new one is verified.
+        resume: continue an interrupted run.
+        if_changed: do nothing if the target is up to date.
+        allow_code: run Python files that the recipe names.
+        check: fingerprint inputs by their whole content.
+    """
+
+    memory: int | None = None
+    threads: int | None = None
+    device: str = "cpu"
+    float64: bool = False
+    allow_nan: bool = False
+    max_shard_size: int = 5 * 10**9
+    overwrite: bool = False
+    resume: bool = False
+    if_changed: bool = False
+    allow_code: bool = False
+    check: bool = False
+
+
+def cores() -> int:
+    """Cores that this process may run on: affinity and the cgroup's quota count."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    count = len(affinity(0)) if affinity else os.cpu_count() or 1
+    words = _read("/sys/fs/cgroup/cpu.max").split()
+    if len(words) == 2 and words[0].isdigit():
+        count = min(count, max(int(words[0]) // int(words[1]), 1))
+    return max(count, 1)
+
+
+def memory_budget(asked: int | None) -> int:
+    """Bytes for blocks: what was asked for, else a quarter of the machine's or the cgroup's memory."""
+    if asked is not None:
+        return asked
+    total = _physical()
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        limit = _read(path).strip()
+        if limit.isdigit():
+            total = min(total, int(limit))
+    return max(total // 4, _FLOOR)
+
+
+def _physical() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 4 * _FLOOR
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii")
+    except OSError:
+        return ""
