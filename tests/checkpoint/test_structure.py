@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,17 @@ STACKS = {
         "text_model.encoder.layers.",
     ),
     "mamba": ({"backbone.layers.": 3}, "backbone.layers."),
+    "gemma3": ({"model.layers.": 3}, "model.layers."),
+    "qwen3_moe": ({"model.layers.": 3}, "model.layers."),
+    "phi3": ({"model.layers.": 3}, "model.layers."),
+    "gpt_neox": ({"gpt_neox.layers.": 3}, "gpt_neox.layers."),
+    "roberta": ({"roberta.encoder.layer.": 3}, "roberta.encoder.layer."),
+    "distilbert": ({"distilbert.transformer.layer.": 3}, "distilbert.transformer.layer."),
+    "whisper": ({"model.decoder.layers.": 3, "model.encoder.layers.": 2}, "model.decoder.layers."),
+    "llava": (
+        {"language_model.model.layers.": 3, "vision_tower.encoder.layers.": 2},
+        "language_model.model.layers.",
+    ),
 }
 
 
@@ -96,6 +108,10 @@ EMBEDDINGS = {
     "t5": {"shared.weight"},
     "clip": {"text_model.embeddings.token_embedding.weight"},
     "vit": set(),
+    "gpt_neox": {"gpt_neox.embed_in.weight", "embed_out.weight"},
+    "distilbert": {"distilbert.embeddings.word_embeddings.weight", "vocab_projector.bias"},
+    "whisper": {"model.decoder.embed_tokens.weight"},
+    "llava": {"language_model.model.embed_tokens.weight", "language_model.lm_head.weight"},
 }
 
 
@@ -121,6 +137,15 @@ def test_a_head_that_only_the_other_model_stores_is_tied(zoo, tmp_path: Path) ->
     config = json.loads((tmp_path / "m/config.json").read_text()) | {"tie_word_embeddings": False}
     (tmp_path / "m/config.json").write_text(json.dumps(config))
     assert find_tied(open_checkpoint(tmp_path / "m"), [untied]) == {}
+
+
+@pytest.mark.parametrize("name", ["gpt2", "t5", "bert", "mamba", "roberta", "whisper", "gemma2"])
+def test_every_alias_of_a_live_model_is_found_from_a_model_that_stores_it(zoo, name: str) -> None:
+    saved, live = open_checkpoint(zoo.folder(name)), open_checkpoint(zoo.model(name))
+    everything = {**live, **{alias: live[stored] for alias, stored in live.tied.items()}}
+    untied = replace(live, tensors=everything, tied={}, config={**live.config, "tie_word_embeddings": False})
+    assert find_tied(saved, [untied]) == dict(live.tied)
+    assert find_tied(untied, [saved]) == {}
 
 
 def test_ties_that_the_checkpoint_knows_are_kept() -> None:

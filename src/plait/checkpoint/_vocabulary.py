@@ -38,9 +38,9 @@ def find_embeddings(tensors: Mapping[str, LazyTensor], config: Mapping[str, Any]
 def find_tied(checkpoint: Checkpoint, others: Iterable[Checkpoint] = ()) -> dict[str, str]:
     """Names that this model does not store because another of its tensors stands for them.
 
-    Beside what the checkpoint itself says (`Checkpoint.tied`): a matrix over the vocabulary that another
-    model of the merge stores and this one lacks is this one's embedding, unless the config says that they
-    are not tied.
+    Beside what the checkpoint itself says (`Checkpoint.tied`): a tensor over the vocabulary that another
+    model of the merge stores and this one lacks is this one's only such tensor of equal width (the
+    embedding, or the head's bias), unless the config says that they are not tied.
 
     Args:
         checkpoint: the model.
@@ -52,12 +52,12 @@ def find_tied(checkpoint: Checkpoint, others: Iterable[Checkpoint] = ()) -> dict
     tied = {alias: name for alias, name in checkpoint.tied.items() if alias not in checkpoint}
     if not _says_tied(checkpoint.config):
         return tied
-    matrices = [n for n in find_embeddings(checkpoint, checkpoint.config) if len(checkpoint[n].shape) == 2]
+    owned = find_embeddings(checkpoint, checkpoint.config)
     for other in others:
         for name in find_embeddings(other, other.config):
             width = other[name].shape[1:]
-            stored = [own for own in matrices if checkpoint[own].shape[1:] == width and own in other]
-            if name not in checkpoint and len(width) == 1 and len(stored) == 1:
+            stored = [own for own in owned if checkpoint[own].shape[1:] == width and own in other]
+            if name not in checkpoint and len(stored) == 1:
                 tied.setdefault(name, stored[0])
     return tied
 
