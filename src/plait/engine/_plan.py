@@ -1,0 +1,366 @@
+"""The plan: everything that headers, configs and the recipe can tell, before any weight is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from plait.checkpoint import Checkpoint, LazyTensor, Shape, ShardFile, find_embeddings
+from plait.engine._align import Models, Place, places
+from plait.engine._layout import lay_out
+from plait.engine._limits import RunOptions, cores, memory_budget
+from plait.engine._settings import Options, options_of
+from plait.engine._stage import Stage, open_models
+from plait.engine._vocabulary import align
+from plait.errors import InputError, raise_all
+from plait.methods import Method, Settings
+from plait.recipe import Alignment, ModelRef, Recipe, filter_warnings, recipe_models, recipe_to_dict
+
+#: Options that change the output's bytes.
+_COUNTED = ("float64", "allow_nan", "max_shard_size")
+
+
+@dataclass(frozen=True)
+class Output:
+    """One tensor of the output.
+
+    Attributes:
+        name: its name.
+        shape: its shape.
+        dtype: its type.
+        how: `merge`, or `copy` (as it is in the base or the first model).
+        inputs: the base's tensor first where the method has a base, then the models'.
+        models: whose they are, as the user named them.
+        has_base: whether the first input is the base.
+        settings: the method's options here; None for a copy.
+    """
+
+    name: str
+    shape: Shape
+    dtype: torch.dtype
+    how: str
+    inputs: tuple[LazyTensor, ...]
+    models: tuple[str, ...]
+    has_base: bool
+    settings: Settings | None
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass
+class Plan:
+    """A merge, complete but not begun.
+
+    Attributes:
+        recipe: what was asked for.
+        method: how tensors merge.
+        opened: the models.
+        outputs: every tensor of the output, in order.
+        excluded: names that the recipe leaves out.
+        warnings: what the user should know.
+        compute: the arithmetic's type.
+        options: how it runs.
+        stages: nested recipes that run first.
+        alignment: how vocabularies are brought to one.
+    """
+
+    recipe: Recipe
+    method: Method
+    opened: Mapping[ModelRef, Checkpoint]
+    outputs: list[Output]
+    excluded: list[str]
+    warnings: list[str]
+    compute: torch.dtype
+    options: RunOptions
+    stages: list[Stage] = field(default_factory=list)
+    alignment: Alignment | None = None
+
+    @property
+    def conventions(self) -> str:
+        """Whose defaults hold: `paper` or `mergekit`."""
+        return self.recipe.conventions
+
+    @property
+    def template(self) -> Checkpoint:
+        """The model whose config and files the output takes: the base, or the first."""
+        return next(iter(self.opened.values()))
+
+    @cached_property
+    def shards(self) -> list[ShardFile]:
+        """The output's weight files; a sub-model's lie in its folder."""
+        return lay_out(self.outputs, self.options.max_shard_size, self.template)
+
+    @property
+    def bytes_written(self) -> int:
+        return sum(shard.size for shard in self.shards)
+
+    @property
+    def bytes_read(self) -> int:
+        return sum(t.nbytes for o in self.outputs for t in o.inputs)
+
+    @property
+    def passes(self) -> int:
+        """How often inputs are streamed: once to merge, and once for each stage over the whole model."""
+        merged = next((o for o in self.outputs if o.settings is not None), None)
+        if merged is None or merged.settings is None:
+            return 1
+        stages = self.method.stages(merged.settings)
+        return 1 + sum((1 if hasattr(s, "finish") else 2) for s in stages if s.scope == "model")
+
+    @cached_property
+    def digest(self) -> str:
+        """Identifies the bytes that this plan makes: recipe, inputs, version, options that count."""
+        from plait import __version__
+
+        content = {
+            "recipe": recipe_to_dict(self.recipe),
+            "inputs": {ref.text: dict(c.fingerprint) for ref, c in self.opened.items()},
+            "stages": [stage.plan.digest for stage in self.stages],
+            "version": __version__,
+            "options": {name: getattr(self.options, name) for name in _COUNTED},
+        }
+        return hashlib.blake2b(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:64]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan for machines."""
+        return {
+            "method": self.method.name,
+            "conventions": self.conventions,
+            "models": [ref.text for ref in self.opened],
+            "bytes_read": self.bytes_read,
+            "bytes_written": self.bytes_written,
+            "memory": memory_budget(self.options.memory),
+            "threads": self.options.threads or cores(),
+            "passes": self.passes,
+            "shards": [shard.name for shard in self.shards],
+            "warnings": self.warnings,
+            "excluded": self.excluded,
+            "tensors": {o.name: describe(o) for o in self.outputs},
+        }
+
+    def summary(self) -> str:
+        """The plan for people."""
+        merged = sum(o.how == "merge" for o in self.outputs)
+        copied = len(self.outputs) - merged
+        return "\n".join(
+            [
+                f"{self.method.name} ({self.conventions} conventions), {len(self.opened)} models",
+                f"{merged} tensors merged, {copied} copied, {len(self.excluded)} excluded",
+                f"reads {self.bytes_read / 1e9:.3f} GB ({self.passes} passes), "
+                f"writes {self.bytes_written / 1e9:.3f} GB in {len(self.shards)} files",
+                f"memory {memory_budget(self.options.memory) / 1e9:.2f} GB, "
+                f"{self.options.threads or cores()} threads",
+            ]
+        )
+
+
+def describe(output: Output) -> dict[str, Any]:
+    """How one tensor came to be."""
+    found: dict[str, Any] = {
+        "how": output.how,
+        "shape": list(output.shape),
+        "dtype": str(output.dtype).removeprefix("torch."),
+        "from": [f"{m}: {t.name}" for m, t in zip(output.models, output.inputs, strict=True)],
+    }
+    if output.settings is not None:
+        found["options"] = {
+            **output.settings.shared,
+            **{k: list(v) for k, v in output.settings.per_model.items()},
+        }
+    return found
+
+
+def build_plan(recipe: Recipe, options: RunOptions | None = None) -> Plan:
+    """Check everything and lay the merge out.
+
+    Args:
+        recipe: what to merge.
+        options: how to run.
+
+    Raises:
+        InputError: something is wrong; all that is found is named at once.
+    """
+    options = options or RunOptions()
+    if recipe.code is not None:
+        recipe = _with_code(recipe, options)
+    chosen = options_of(recipe)
+    opened, stages = open_models(recipe, recipe_models(recipe), lambda nested: build_plan(nested, options))
+    _check_counts(recipe, chosen.method)
+    alignment = None
+    warnings = [*recipe.warnings, *chosen.warnings]
+    if recipe.tokenizer is not None:
+        order = list(recipe_models(recipe))
+        opened, alignment = align(recipe.tokenizer, opened, order, recipe.base)
+        warnings += alignment.warnings
+    problems: list[InputError] = []
+    excluded: list[str] = []
+    found = list(places(recipe, Models(opened), problems, excluded))
+    builder = _Builder(recipe, chosen, opened, options, problems)
+    outputs = [output for place in found for output in builder.outputs(place)]
+    if not outputs and not problems:
+        problems.append(InputError("nothing is left to merge", where=recipe.origin))
+    raise_all(problems)
+    warnings += filter_warnings(recipe, [o.name for o in outputs])
+    compute = torch.float64 if options.float64 or builder.wide else torch.float32
+    plan = Plan(
+        recipe, chosen.method, opened, outputs, excluded, warnings, compute, options, stages, alignment
+    )
+    _check_memory(plan)
+    return plan
+
+
+def _with_code(recipe: Recipe, options: RunOptions) -> Recipe:
+    from plait.engine._code import load_method
+
+    return load_method(recipe, allowed=options.allow_code)
+
+
+def _check_counts(recipe: Recipe, method: Method) -> None:
+    problems = []
+    for module in recipe.modules:
+        for part in module.slices:
+            base = part.base or recipe.base
+            count = sum(s.model != base or method.base == "unused" for s in part.sources)
+            if method.base == "required" and base is None:
+                hint = "name it: `base_model`" if recipe.grammar == "mergekit" else "name it: `base`"
+                problems.append(
+                    InputError(
+                        f"the method `{method.name}` needs a base model", where=recipe.origin, hint=hint
+                    )
+                )
+            if count < method.min_models or (method.max_models is not None and count > method.max_models):
+                bounds = (
+                    f"{method.min_models}"
+                    if method.max_models == method.min_models
+                    else (
+                        f"at least {method.min_models}"
+                        if method.max_models is None
+                        else f"{method.min_models} to {method.max_models}"
+                    )
+                )
+                beside = "" if method.base == "unused" else " besides the base"
+                problems.append(
+                    InputError(
+                        f"the method `{method.name}` takes {bounds} models{beside}, not {count}",
+                        where=recipe.origin,
+                    )
+                )
+    raise_all(problems)
+
+
+def _check_memory(plan: Plan) -> None:
+    budget = memory_budget(plan.options.memory)
+    problems = []
+    for output in plan.outputs:
+        if output.settings is None or not plan.method.whole(output.settings):
+            continue
+        needed = math.prod(output.shape) * plan.compute.itemsize * (len(output.inputs) + 6)
+        if needed > budget:
+            problems.append(
+                InputError(
+                    f"`{plan.method.name}` must hold the tensor `{output.name}` whole: "
+                    f"{needed / 1e9:.2f} GB, and the budget is {budget / 1e9:.2f} GB",
+                    hint="raise --memory",
+                )
+            )
+    raise_all(problems)
+
+
+class _Builder:
+    """Makes outputs of places, collecting problems."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        options: Options,
+        opened: Mapping[ModelRef, Checkpoint],
+        run: RunOptions,
+        problems: list[InputError],
+    ) -> None:
+        self.recipe, self.options, self.opened, self.problems = recipe, options, opened, problems
+        self.method = options.method
+        self.wide = False
+        name = recipe.out_dtype or recipe.dtype
+        self.dtype = getattr(torch, name) if name else None
+        self.embeddings = {ref: find_embeddings(c, c.config) for ref, c in opened.items()}
+        self._orders: dict[tuple[int, str | None], list[int]] = {}
+        self._said: set[str] = set()
+
+    def outputs(self, place: Place) -> list[Output]:
+        base_ref = place.slice.base or self.recipe.base
+        base = place.base if self.method.base != "unused" else None
+        chosen = self._models(place, base_ref if base is not None else None)
+        tensors = [place.inputs[i][1] for i in chosen]
+        sources = [place.inputs[i][0] for i in chosen]
+        inputs = [base, *tensors] if base is not None else tensors
+        names = [source.model.text for source in sources]
+        if base is not None and base_ref is not None:
+            names.insert(0, base_ref.text)
+        lead = place.base if place.base is not None else place.inputs[0][1]
+        lead_name = base_ref.text if place.base is not None and base_ref else place.inputs[0][0].model.text
+        if not self._same_shape(place, inputs, names):
+            return []
+        if not lead.dtype.is_floating_point:
+            return [Output(place.name, lead.shape, lead.dtype, "copy", (lead,), (lead_name,), False, None)]
+        where = (place.module, place.slice, sources)
+        try:
+            settings = self.options.settings(
+                place.name, [t.name for t in tensors], place.t, where, lead.shape
+            )
+            wrong = self.method.check(settings)
+            if wrong:
+                raise InputError(wrong, where=f"tensor `{place.name}`")
+        except InputError as error:
+            self._say(error)
+            return []
+        self.wide = self.wide or any(t.dtype == torch.float64 for t in inputs)
+        dtype = self.dtype or lead.dtype
+        return [
+            Output(
+                place.name,
+                lead.shape,
+                dtype,
+                "merge",
+                tuple(inputs),
+                tuple(names),
+                base is not None,
+                settings,
+            )
+        ]
+
+    def _models(self, place: Place, base: ModelRef | None) -> list[int]:
+        key = id(place.slice), None if base is None else base.text
+        if key not in self._orders:
+            kept = [i for i, (source, _) in enumerate(place.inputs) if base is None or source.model != base]
+            if self.method.symmetric:
+                kept.sort(key=lambda i: place.inputs[i][0].model.text)
+            self._orders[key] = kept
+        return self._orders[key]
+
+    def _same_shape(self, place: Place, inputs: Sequence[LazyTensor], names: Sequence[str]) -> bool:
+        shape = inputs[0].shape
+        if all(t.shape == shape for t in inputs):
+            return True
+        told = ", ".join(f"{n} has {list(t.shape)}" for n, t in zip(names, inputs, strict=True))
+        vocabulary = any(place.name in found for found in self.embeddings.values())
+        hint = (
+            "the models' vocabularies differ: add `tokenizer: {source: union}` to the recipe"
+            if vocabulary
+            else f"merge models of one architecture, or leave it out with `exclude: [{place.name}]`"
+        )
+        self.problems.append(InputError(f"the tensor `{place.name}` has different shapes: {told}", hint=hint))
+        return False
+
+    def _say(self, error: InputError) -> None:
+        if str(error) not in self._said:
+            self._said.add(str(error))
+            self.problems.append(error)

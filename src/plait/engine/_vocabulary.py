@@ -1,0 +1,144 @@
+"""Embeddings of models with different vocabularies, seen as if all had the output's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plait.checkpoint import Checkpoint, LazyTensor, Shape, find_embeddings, row_length
+from plait.errors import InputError
+from plait.recipe import Alignment, ModelRef, Tokenizer, Vocabulary, align_vocabularies, read_vocabulary
+
+_STEP = 4096
+
+
+@dataclass(frozen=True)
+class AlignedTensor:
+    """One model's embedding with the output's rows.
+
+    Attributes:
+        source: the model's own embedding.
+        alignment: where rows come from.
+        model: the model's position in the alignment.
+        family: this embedding in every model, for rows that are made of others'.
+    """
+
+    source: LazyTensor
+    alignment: Alignment
+    model: int
+    family: Sequence[LazyTensor | None] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def shape(self) -> Shape:
+        return (self.alignment.rows, *self.source.shape[1:])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.source.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return self.source.nbytes
+
+    @property
+    def _width(self) -> int:
+        return row_length(self.shape) if len(self.shape) > 1 else 1
+
+    def read_flat(self, start: int, stop: int) -> Tensor:
+        width = self._width
+        if stop <= start:
+            return torch.empty(0, dtype=self.dtype)
+        first, last = start // width, -(-stop // width)
+        rows = self._rows(first, last)
+        padding = self.alignment.padding
+        inside = padding[(padding >= first) & (padding < last)]
+        if len(inside):
+            rows[torch.from_numpy(inside - first)] = self._mean.to(self.dtype)
+        return rows.reshape(-1)[start - first * width : stop - first * width].clone()
+
+    def _rows(self, first: int, last: int) -> Tensor:
+        """Rows without the padding's."""
+        wanted = self.alignment.permutations[self.model][first:last]
+        out = torch.zeros(last - first, self._width, dtype=self.dtype)
+        own = np.flatnonzero(wanted >= 0)
+        if len(own):
+            out[torch.from_numpy(own)] = _gather(self.source, wanted[own], self._width)
+        for row in range(first, last):
+            if wanted[row - first] < 0 and row in self.alignment.fallbacks:
+                out[row - first] = self._fallback(row)
+        return out
+
+    def _fallback(self, row: int) -> Tensor:
+        parts = []
+        for model, index in self.alignment.fallbacks[row]:
+            tensor = self.family[model]
+            if tensor is not None:
+                parts.append(_gather(tensor, np.asarray([index]), self._width)[0].double())
+        if not parts:
+            return torch.zeros(self._width, dtype=self.dtype)
+        return (torch.stack(parts).sum(0) / len(parts)).to(self.dtype)
+
+    @cached_property
+    def _mean(self) -> Tensor:
+        """The mean of all rows that stand for a token, for the rows that stand for none."""
+        padding = set(self.alignment.padding.tolist())
+        total = torch.zeros(self._width, dtype=torch.float64)
+        for first in range(0, self.alignment.rows, _STEP):
+            last = min(first + _STEP, self.alignment.rows)
+            keep = torch.tensor([row not in padding for row in range(first, last)])
+            total += self._rows(first, last)[keep].double().sum(0)
+        return total / max(self.alignment.rows - len(padding), 1)
+
+
+def _gather(tensor: LazyTensor, rows: np.ndarray, width: int) -> Tensor:
+    """Rows of a tensor by index, read in as few pieces as they lie in."""
+    order = np.argsort(rows, kind="stable")
+    ordered = rows[order]
+    breaks = np.flatnonzero(np.diff(ordered) > 64) + 1
+    out = torch.empty(len(rows), width, dtype=tensor.dtype)
+    for piece in np.split(np.arange(len(rows)), breaks):
+        low, high = int(ordered[piece[0]]), int(ordered[piece[-1]]) + 1
+        block = tensor.read_flat(low * width, high * width).view(-1, width)
+        out[torch.from_numpy(order[piece])] = block[torch.from_numpy(ordered[piece] - low)]
+    return out
+
+
+def align(
+    spec: Tokenizer, opened: Mapping[ModelRef, Checkpoint], order: Sequence[ModelRef], base: ModelRef | None
+) -> tuple[dict[ModelRef, Checkpoint], Alignment]:
+    """The models with their embeddings aligned, and how.
+
+    Raises:
+        InputError: a model has no tokenizer beside it, or the alignment is impossible.
+    """
+    vocabularies: dict[ModelRef, Vocabulary] = {}
+    embeddings = {ref: find_embeddings(c, c.config) for ref, c in opened.items()}
+    wanted = list(order) + ([spec.source] if isinstance(spec.source, ModelRef) else [])
+    for ref in wanted:
+        checkpoint = opened[ref]
+        if checkpoint.folder is None:
+            raise InputError(
+                "it has no tokenizer beside it, and the recipe's `tokenizer` needs one", where=ref.text
+            )
+        rows = next((checkpoint[name].shape[0] for name in sorted(embeddings[ref])), None)
+        vocabularies[ref] = read_vocabulary(checkpoint.folder, rows)
+    alignment = align_vocabularies(spec, vocabularies, models=order, base=base)
+    if alignment.is_identity:
+        return dict(opened), alignment
+    result = dict(opened)
+    for index, ref in enumerate(order):
+        tensors = dict(opened[ref].tensors)
+        for name in embeddings[ref]:
+            family = [opened[other].tensors.get(name) for other in order]
+            tensors[name] = AlignedTensor(tensors[name], alignment, index, family)
+        result[ref] = replace(opened[ref], tensors=tensors)
+    return result, alignment
