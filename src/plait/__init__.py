@@ -1,0 +1,38 @@
+"""plait: train many models at once, weave them into one."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plait.checkpoint import open_checkpoint as open  # noqa: A004
+    from plait.engine import RunOptions, build_plan, merge, push, run, verify
+    from plait.recipe import load_recipe
+
+__version__ = "0.1.0"
+
+#: Public name → where it lives; imported on first use, so that the command line starts without torch.
+_HOMES = {
+    "RunOptions": ("plait.engine", "RunOptions"),
+    "build_plan": ("plait.engine", "build_plan"),
+    "load_recipe": ("plait.recipe", "load_recipe"),
+    "merge": ("plait.engine", "merge"),
+    "open": ("plait.checkpoint", "open_checkpoint"),
+    "push": ("plait.engine", "push"),
+    "run": ("plait.engine", "run"),
+    "verify": ("plait.engine", "verify"),
+}
+
+__all__ = ["RunOptions", "__version__", "build_plan", "load_recipe", "merge", "open", "push", "run", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module `plait` has no attribute `{name}`")
+    module, own = _HOMES[name]
+    return getattr(import_module(module), own)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -116,7 +116,7 @@ def places(
 def _owners(
     recipe: Recipe, models: Models, problems: list[InputError]
 ) -> Iterator[tuple[Module, Callable[[str], bool]]]:
-    """Each module with the names that are its own: those that begin with its name; the rest is the default's."""
+    """Each module with the names that are its own: those that begin with its name, or the rest."""
     named = [m.name for m in recipe.modules if m.name not in (None, "default")]
     for module in recipe.modules:
         if module.name in (None, "default"):
@@ -149,7 +149,7 @@ def _union(models: Models, refs: Sequence[ModelRef], owns: Callable[[str], bool]
 def _whole(
     recipe: Recipe, models: Models, module: Module, owns: Callable[[str], bool], problems: list[InputError]
 ) -> Iterator[Place]:
-    if len(module.slices) > 1:
+    if len(module.slices) != 1:
         problems.append(
             InputError(
                 "several slices need a `layer_range` in each source", where=recipe.origin or module.name

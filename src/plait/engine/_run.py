@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -269,7 +268,7 @@ class Stopped(Exception):  # noqa: N818
 
 @contextlib.contextmanager
 def _one_torch_thread() -> Iterator[None]:
-    """Tensors run in parallel, so that each operation runs on one thread, and its bits do not depend on it."""
+    """Tensors run in parallel, so each operation runs on one: its bits depend on that."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -277,10 +276,3 @@ def _one_torch_thread() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
-
-
-def timed(work: Callable[[], None]) -> float:
-    """Seconds that the work took."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start

@@ -1,0 +1,265 @@
+"""From a plan to a checkpoint: in a folder, or in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from blake3 import blake3
+from torch import Tensor
+
+from plait.checkpoint import open_checkpoint
+from plait.engine._limits import RunOptions
+from plait.engine._plan import Output, Plan, build_plan
+from plait.engine._provenance import write_beside
+from plait.engine._run import Progress, Runner
+from plait.engine._settings import as_method
+from plait.engine._verify import verify
+from plait.engine._work import Work, locked, work_folder
+from plait.errors import InputError, PlaitError
+from plait.methods import METHODS, Method
+from plait.recipe import build_recipe
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """What a run did.
+
+    Attributes:
+        path: the output.
+        tensors: number of tensors.
+        bytes_read: bytes of inputs.
+        bytes_written: bytes of weight files.
+        seconds: wall time.
+        unchanged: nothing was done, as the target was up to date.
+    """
+
+    path: str
+    tensors: int
+    bytes_read: int
+    bytes_written: int
+    seconds: float
+    unchanged: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+def run(
+    plan: Plan, out: str | os.PathLike[str], options: RunOptions | None = None, progress: Report | None = None
+) -> MergeResult:
+    """Run a plan into a folder.
+
+    Args:
+        plan: the plan.
+        out: the folder; absent or empty, unless `overwrite`.
+        options: how to run; those of the plan if None.
+        progress: told how far it is.
+
+    Raises:
+        InputError: an input or the target is at fault; the target is untouched.
+    """
+    options = options or plan.options
+    started, target = time.perf_counter(), Path(out).absolute()
+    if options.if_changed and _up_to_date(plan, target):
+        return MergeResult(str(out), len(plan.outputs), 0, 0, time.perf_counter() - started, unchanged=True)
+    _check_target(plan, target, options)
+    folder = work_folder(target)
+    keep = False
+    created = not folder.exists()
+    with locked(folder):
+        work = Work(folder)
+        try:
+            work.begin(plan.digest, plan.shards, resume=options.resume)
+            with _stages(plan, folder, progress):
+                _fill(plan, work, progress)
+            work.close()
+            write_beside(plan, folder / "out", work.done)
+            if target.exists() and any(target.iterdir()):
+                _verified(folder / "out")
+            work.publish(target, replace=target.exists() and any(target.iterdir()))
+        except PlaitError:
+            # Bad input leaves nothing behind, unless there was something to resume before.
+            keep = options.resume and not created
+            raise
+        except BaseException:
+            keep = True
+            raise
+        finally:
+            work.close()
+            if not keep:
+                shutil.rmtree(folder, ignore_errors=True)
+    seconds = time.perf_counter() - started
+    return MergeResult(str(out), len(plan.outputs), plan.bytes_read, plan.bytes_written, seconds)
+
+
+def _up_to_date(plan: Plan, target: Path) -> bool:
+    try:
+        known = json.loads((target / "plait.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(known, dict) and known.get("plan") == plan.digest
+
+
+def _check_target(plan: Plan, target: Path, options: RunOptions) -> None:
+    if target.exists() and not target.is_dir():
+        raise InputError("the output is a file", where=str(target), hint="name a folder")
+    for ref, checkpoint in plan.opened.items():
+        folder = checkpoint.folder
+        if folder is not None and (folder.absolute() == target or target in folder.absolute().parents):
+            raise InputError("the output is one of the inputs", where=ref.text, hint="choose another output")
+    if target.exists() and any(target.iterdir()) and not options.overwrite:
+        raise InputError(
+            "the output folder is not empty", where=str(target), hint="choose another, or add --overwrite"
+        )
+    parent = target.parent
+    while not parent.exists():
+        parent = parent.parent
+    if not os.access(parent, os.W_OK):
+        raise InputError("this folder can't be written to", where=str(parent))
+    free = shutil.disk_usage(parent).free
+    held = _size(work_folder(target)) if options.resume else 0
+    needed = plan.bytes_written + sum(stage.plan.bytes_written for stage in plan.stages)
+    if needed > free + held:
+        raise InputError(
+            f"the output takes {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free", where=str(parent)
+        )
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.exists() else 0
+
+
+def _fill(plan: Plan, work: Work, progress: Report | None) -> None:
+    place = {name: (shard.name, start) for shard in plan.shards for name, (start, _) in shard.offsets.items()}
+    hashers: dict[str, Any] = {}
+
+    def sink(output: Output, start: int, values: Tensor) -> None:
+        file, offset = place[output.name]
+        data = (
+            memoryview(values.contiguous().view(torch.uint8).numpy()) if values.numel() else memoryview(b"")
+        )
+        hashers.setdefault(output.name, blake3()).update(data)
+        work.write(file, offset + start * output.dtype.itemsize, data)
+
+    def finished(output: Output) -> None:
+        work.finish_tensor(output.name, hashers.pop(output.name, blake3()).hexdigest())
+
+    skip = frozenset(work.done)
+    stages = dict(work.stages)
+    Runner(plan, sink, finished, work.finish_stage, stages, skip, progress).run()
+
+
+@contextlib.contextmanager
+def _stages(plan: Plan, folder: Path, progress: Report | None) -> Iterator[None]:
+    """Run nested recipes into the work folder, and open what they made."""
+    for index, stage in enumerate(plan.stages):
+        path = folder / f"stage-{index}"
+        nested = replace(stage.plan.options, resume=True, if_changed=True, overwrite=True)
+        run(stage.plan, path, nested, progress)
+        stage.result = open_checkpoint(str(path))
+    try:
+        yield
+    finally:
+        for stage in plan.stages:
+            stage.result = None
+
+
+def _verified(folder: Path) -> None:
+    report = verify(folder)
+    if not report.ok:
+        raise PlaitError(f"{folder}: the new output is damaged: {'; '.join(report.problems)}")
+
+
+def merge(
+    models: Sequence[object] | Mapping[str, object],
+    *,
+    base: object | None = None,
+    method: Any = "linear",
+    out: str | os.PathLike[str] | None = None,
+    options: RunOptions | None = None,
+    dtype: object | None = None,
+    tokenizer: Any = None,
+    chat_template: str | None = None,
+    exclude: str | Sequence[str] = (),
+    seed: int = 0,
+    conventions: Any = "paper",
+    **parameters: object,
+) -> dict[str, Tensor] | Path:
+    """Merge models.
+
+    Args:
+        models: paths, hub ids, modules, state dicts or checkpoints; a mapping names them.
+        base: the base model.
+        method: a method's name, parts of a pipeline, a `Method`, or a function of a cell or of
+            `(models, base)`.
+        out: the folder to write; None keeps the result in memory.
+        options: memory, threads, device and so on.
+        dtype: the output's type; None keeps the base's.
+        tokenizer: how vocabularies are aligned.
+        chat_template: the output's chat template.
+        exclude: globs on tensor names to leave out.
+        seed: seed of random methods.
+        conventions: `paper` or `mergekit`.
+        parameters: the method's options (`density=0.3`, `weight=[0.5, 0.5]`); `lambda_` stands for `lambda`.
+
+    Returns:
+        Name → tensor, or the folder.
+
+    Raises:
+        InputError: something given is at fault; all that is found is named.
+    """
+    given = {name.rstrip("_"): value for name, value in parameters.items()}
+    per_model = {"weight", "density", "gamma", "epsilon", "scale"}
+    if isinstance(method, str) and method in METHODS:
+        per_model = {option.name for option in METHODS[method].options if option.per_model}
+    elif callable(method) or isinstance(method, Method):
+        per_model = {option.name for option in as_method(method).options if option.per_model}
+    recipe = build_recipe(
+        models,
+        method=method.combine if isinstance(method, Method) else method,
+        base=base,
+        parameters=given,
+        per_model=per_model,
+        dtype=dtype,
+        tokenizer=tokenizer,
+        chat_template=chat_template,
+        exclude=exclude,
+        seed=seed,
+        conventions=conventions,
+    )
+    if isinstance(method, Method):
+        recipe = replace(recipe, method=method)
+    plan = build_plan(recipe, options)
+    if out is not None:
+        run(plan, out)
+        return Path(out)
+    return in_memory(plan)
+
+
+def in_memory(plan: Plan, progress: Report | None = None) -> dict[str, Tensor]:
+    """Run a plan and keep its tensors."""
+    result = {o.name: torch.empty(math.prod(o.shape), dtype=o.dtype) for o in plan.outputs}
+
+    def sink(output: Output, start: int, values: Tensor) -> None:
+        result[output.name][start : start + values.numel()] = values
+
+    with contextlib.ExitStack() as stack:
+        if plan.stages:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="plait-")))
+            stack.enter_context(_stages(plan, folder, progress))
+        Runner(plan, sink, report=progress).run()
+    return {o.name: result[o.name].view(o.shape) for o in plan.outputs}
