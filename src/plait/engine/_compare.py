@@ -136,7 +136,7 @@ def diff_checkpoints(a: Checkpoint, b: Checkpoint, *, threads: int = 1) -> Check
     names = [name for name in dict.fromkeys((*a, *b, *a.tied)) if name in a or name in b]
     pairs = [(name, _find(a, name), _find(b, name)) for name in names]
     with ThreadPoolExecutor(threads) as pool:
-        compared = list(pool.map(_compare, *zip(*pairs, strict=True))) if pairs else []
+        compared = list(pool.map(compare_tensors, *zip(*pairs, strict=True))) if pairs else []
     total = _Sums()
     for _, sums in compared:
         total += sums
@@ -147,7 +147,8 @@ def _find(checkpoint: Checkpoint, name: str) -> LazyTensor | None:
     return checkpoint.tensors.get(name) or checkpoint.tensors.get(checkpoint.tied.get(name, name))
 
 
-def _compare(name: str, a: LazyTensor | None, b: LazyTensor | None) -> tuple[DiffRow, _Sums]:
+def compare_tensors(name: str, a: LazyTensor | None, b: LazyTensor | None) -> tuple[DiffRow, _Sums]:
+    """Compare two tensors, of which one may be absent; the sums are those that distances come from."""
     row = partial(
         DiffRow,
         name=name,

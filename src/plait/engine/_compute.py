@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from plait.engine._compiled import combine, compiles
 from plait.engine._job import BlockCell, Job
 from plait.engine._stages import OrderSearch, Stage, Stats, chunk_cell, sum_partials
 from plait.methods import Order, Sums
@@ -84,7 +85,11 @@ def merged(job: Job, known: Mapping[str, Sequence[Any]]) -> Iterator[tuple[int, 
         yield 0, _whole(job, known)
         return
     stats, rows = tensor_stages(job, known)
+    fast = compiles(job)
     for block in job.blocks():
+        if fast:
+            yield block[0], combine(job, block, stats)
+            continue
         parts = [
             _rounded(job.method.combine(chunk_cell(job, start, stop, values, rows, stats)), job)
             for start, stop, values in job.chunks(block)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from plait.checkpoint import Checkpoint, LazyTensor, read
 from plait.engine._adapter_folder import adapter_config, write_adapter
+from plait.engine._compare import compare_tensors
 from plait.engine._extract_plan import ExtractPlan, plan_extraction
 from plait.engine._lora_kinds import Kind
 from plait.errors import InputError, raise_all
@@ -179,13 +181,24 @@ def _delta(finetuned: LazyTensor, base: LazyTensor) -> Tensor:
 
 
 def _change(finetuned: Checkpoint, base: Checkpoint, name: str) -> float | None:
-    """Norm of a tensor's change relative to the base's; 0 where nothing changed, None for other types."""
-    ours, theirs = finetuned[name], base[name]
-    if not ours.dtype.is_floating_point or not theirs.dtype.is_floating_point:
-        return 0.0 if torch.equal(read(ours), read(theirs)) else None
-    norm = float(torch.linalg.vector_norm(_delta(ours, theirs).double()))
-    size = float(torch.linalg.vector_norm(read(theirs).double()))
-    return norm / size if size else norm
+    """Norm of a tensor's change relative to the base's; 0 where no bit changed."""
+    row, _ = compare_tensors(name, base[name], finetuned[name])
+    if row.distance is None or row.status == "identical":
+        return None if row.distance is None else 0.0
+    if row.distance.not_finite:
+        raise InputError("NaN or infinity in the difference", where=f"tensor `{name}`")
+    return row.distance.l2 if row.distance.relative is None else row.distance.relative
+
+
+def _rest(matrix: Tensor, a: Tensor, b: Tensor, scale: float) -> float:
+    """Norm of `matrix - scale * b @ a` of the factors as they are stored, by blocks of rows in float64."""
+    total = 0.0
+    step = max(1, (1 << 20) // max(matrix.shape[1], 1))
+    for low in range(0, matrix.shape[0], step):
+        rows = slice(low, low + step)
+        rest = matrix[rows].double() - scale * b[rows].double() @ a.double()
+        total += float(rest.square().sum())
+    return math.sqrt(total)
 
 
 def _factor(
@@ -194,8 +207,8 @@ def _factor(
     """A module's factors under PEFT's names, in the fine-tuned model's type; None if it did not change."""
     weight = finetuned[f"{module}.weight"]
     delta = _delta(weight, base[f"{module}.weight"])
-    norm = torch.linalg.matrix_norm(delta.double())
-    if not float(norm):
+    norm = float(torch.linalg.vector_norm(delta, dtype=torch.float64))
+    if not norm:
         return None
     # an embedding is `(vocabulary, dim)`, and its factors are those of a layer `(dim, vocabulary)`
     matrix = delta if kind == "linear" else delta.T
@@ -203,7 +216,6 @@ def _factor(
     own = a.shape[0]
     b = b * (rank / alpha)  # PEFT multiplies by alpha / rank
     a, b = a.to(weight.dtype).contiguous(), b.to(weight.dtype).contiguous()
-    rest = matrix.double() - (alpha / rank) * b.double() @ a.double()
     stem = f"base_model.model.{module}"
     names = (
         ("lora_embedding_A", "lora_embedding_B")
@@ -211,7 +223,7 @@ def _factor(
         else ("lora_A.weight", "lora_B.weight")
     )
     tensors = {f"{stem}.{names[0]}": a, f"{stem}.{names[1]}": b}
-    return Extracted(module, kind, own, float(torch.linalg.matrix_norm(rest) / norm)), tensors
+    return Extracted(module, kind, own, _rest(matrix, a, b, alpha / rank) / norm), tensors
 
 
 def _saved(plan: ExtractPlan, changes: Mapping[str, float | None]) -> list[str]:

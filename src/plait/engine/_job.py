@@ -38,6 +38,7 @@ class Job:
         limit: elements of a block, at most (but a chunk at least).
         hold: keep all inputs in memory after the first pass.
         device: where rules are evaluated.
+        compiled: run rules as compiled loops where that is possible.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Job:
     limit: int = 1 << 20
     hold: bool = True
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    compiled: bool = False
     checked: bool = False
     _held: list[Block] = field(default_factory=list)
 

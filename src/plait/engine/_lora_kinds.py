@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from plait.checkpoint import Checkpoint, LazyTensor
+from plait.checkpoint import Checkpoint, LazyTensor, find_embeddings
 
 Kind = Literal["linear", "transposed", "embedding"]
 
@@ -61,11 +61,15 @@ def _as_neighbours(module: str, sure: Mapping[str, Kind]) -> Kind:
 def tied_embeddings(checkpoint: Checkpoint, kinds: Mapping[str, Kind]) -> set[str]:
     """The embeddings that are the output head as well, so that a change of one is a change of both."""
     tied = {name.removesuffix(".weight") for name in checkpoint.tied.values()}
-    config = checkpoint.config
-    sizes = {config.get("vocab_size"), (config.get("text_config") or {}).get("vocab_size")}
-    if config.get("tie_word_embeddings"):
-        tied |= {module for module in kinds if checkpoint[f"{module}.weight"].shape[0] in sizes}
+    if checkpoint.config.get("tie_word_embeddings", True) and not _has_head(checkpoint, kinds):
+        tied |= {name.removesuffix(".weight") for name in find_embeddings(checkpoint, checkpoint.config)}
     return {module for module in tied if kinds.get(module) == "embedding"}
+
+
+def _has_head(checkpoint: Checkpoint, kinds: Mapping[str, Kind]) -> bool:
+    """Whether an output head over the vocabulary is stored beside the embedding."""
+    rows = find_embeddings(checkpoint, checkpoint.config)
+    return any(f"{module}.weight" in rows and kind != "embedding" for module, kind in kinds.items())
 
 
 def task_type(config: Mapping[str, Any]) -> str | None:

@@ -24,6 +24,8 @@ from plait.methods import Method, Settings
 from plait.recipe import Alignment, ModelRef, Recipe, filter_warnings, recipe_models, recipe_to_dict
 
 #: Options that change the output's bytes.
+#: Elements from which on compiled loops pay.
+COMPILED_FROM = 1 << 22
 _COUNTED = ("float64", "allow_nan", "max_shard_size")
 
 
@@ -98,6 +100,11 @@ class Plan:
     def shards(self) -> list[ShardFile]:
         """The output's weight files; a sub-model's lie in its folder."""
         return lay_out(self.outputs, self.options.max_shard_size, self.template)
+
+    @cached_property
+    def compiled(self) -> bool:
+        """Whether rules run compiled: small merges are done before a compiler would be loaded."""
+        return sum(math.prod(o.shape) for o in self.outputs if o.how == "merge") >= COMPILED_FROM
 
     @property
     def bytes_written(self) -> int:

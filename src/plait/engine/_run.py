@@ -167,6 +167,7 @@ class Runner:
             limit=max(min(_BLOCK, self.budget // (3 * (width + output.dtype.itemsize))), 1),
             hold=numel * width <= self.budget // 2,
             device=torch.device(plan.options.device),
+            compiled=plan.compiled,
         )
 
     def _known(self, known: Mapping[str, Any], output: Output) -> dict[str, Any]:

@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
+from plait.engine._compiled import compiles, counts, refine, sums
 from plait.engine._job import BlockCell, Job
 from plait.methods import Order, Settings, Sums
-from plait.numerics import Search, bit_levels, keys, level_counts, row_order
+from plait.numerics import Search, bit_levels, keys, level_counts, row_order, where
 
 Stats = dict[str, list[Any]]
 Stage = Sums | Order
@@ -54,6 +56,9 @@ def _row_order(job: Job, stage: Order, cell: BlockCell, found: dict[str, Any]) -
 
 def sum_partials(job: Job, stage: Sums, rows: Sequence[Stage], stats: Stats) -> list[float]:
     """Σ of each expression over one tensor: float64 within a chunk, exactly rounded over chunks."""
+    if compiles(job):
+        blocks = [sums(job, block, stage.rule, stats) for block in job.blocks()]
+        return [math.fsum(column) for column in np.concatenate(blocks).T] if blocks else []
     parts: list[list[float]] = []
     for _, _, cell in cells(job, rows, stats):
         values = stage.rule(cell)
@@ -74,6 +79,8 @@ class OrderSearch:
 
     def count(self, job: Job, level: int, rows: Sequence[Stage], stats: Stats) -> dict[tuple[int, int], Any]:
         """One tensor's histograms: (magnitude, prefix) → counts; with (magnitude, -1) → zeros at level 0."""
+        if compiles(job):
+            return self._count_compiled(job, level, stats)
         found: dict[tuple[int, int], Any] = {}
         for _, _, cell in cells(job, rows, stats):
             for m, magnitude in enumerate(self.stage.rule(cell)):
@@ -85,6 +92,28 @@ class OrderSearch:
                 if not level:
                     zeros = int((bits == 0).sum())
                     found[m, -1] = found.get((m, -1), 0) + zeros
+        return found
+
+    def _count_compiled(self, job: Job, level: int, stats: Stats) -> dict[tuple[int, int], Any]:
+        found: dict[tuple[int, int], Any] = {}
+        if not level:
+            for block in job.blocks():
+                histograms, zeros = counts(job, block, self.stage.rule, stats)
+                for m, histogram in enumerate(histograms):
+                    found[m, 0] = found.get((m, 0), 0) + histogram
+                    found[m, -1] = found.get((m, -1), 0) + int(zeros[m])
+            return found
+        wanted = [sorted({s.prefix for s in ss if s.rank > 0}) for ss in self.searches]
+        width = max((len(prefixes) for prefixes in wanted), default=0)
+        if not width:
+            return found
+        # A prefix that no key has fills the places that are left.
+        padded = np.asarray([p + [1 << 16] * (width - len(p)) for p in wanted], dtype=np.uint32)
+        for block in job.blocks():
+            histograms = refine(job, block, self.stage.rule, stats, padded)
+            for m, prefixes in enumerate(wanted):
+                for w, prefix in enumerate(prefixes):
+                    found[m, prefix] = found.get((m, prefix), 0) + histograms[m, w]
         return found
 
     def start(self, counts: Mapping[tuple[int, int], Any], total: int, settings: Settings) -> None:
@@ -128,17 +157,42 @@ class OrderSearch:
         """
         values, wanted = self.thresholds(), [s.rank for ss in self.searches for s in ss]
         width = len(self.searches[0])
-        cuts = [math.inf if w > 0 else 0.0 for w in wanted]
-        seen = list(before)
-        for start, _, cell in cells(job, rows, stats):
-            magnitudes = self.stage.rule(cell)
-            for i, (value, rank) in enumerate(zip(values, wanted, strict=True)):
-                equal = (magnitudes[i // width] == value).reshape(-1)
-                count = int(equal.sum())
-                if seen[i] < rank <= seen[i] + count:
-                    place = equal.nonzero().reshape(-1)[rank - seen[i] - 1]
-                    cuts[i] = float(start + int(place) + 1)
-                elif seen[i] >= rank:
-                    cuts[i] = min(cuts[i], float(start))
-                seen[i] += count
-        return cuts, seen
+        known: Stats = {**stats, "equal": values}
+
+        def equals(c: Any) -> list[Any]:
+            magnitudes = self.stage.rule(c)
+            return [where(magnitudes[i // width] == t, 1.0, 0.0) for i, t in enumerate(c.stat("equal"))]
+
+        per_chunk = _chunk_sums(job, equals, rows, known)
+        cuts = [math.inf if rank > 0 else 0.0 for rank in wanted]
+        ends = np.asarray(before, dtype=np.int64) + np.cumsum(per_chunk, axis=0, dtype=np.int64)
+        for i, rank in enumerate(wanted):
+            if before[i] >= rank:
+                cuts[i] = 0.0
+            elif len(ends) and ends[-1, i] >= rank:
+                chunk = int(np.searchsorted(ends[:, i], rank))
+                first = int(ends[chunk - 1, i]) if chunk else before[i]
+                cuts[i] = self._locate(job, i, chunk, rank - first, rows, known)
+        return cuts, [int(n) for n in ends[-1]] if len(ends) else list(before)
+
+    def _locate(
+        self, job: Job, search: int, chunk: int, rank: int, rows: Sequence[Stage], stats: Stats
+    ) -> float:
+        """The index behind the rank-th equal of one chunk."""
+        start = chunk * job.grid.step
+        stop = min(start + job.grid.step, job.grid.numel)
+        block = start, stop, [tensor.read_flat(start, stop) for tensor in job.tensors]
+        (_, _, values), *_ = job.chunks(block)
+        magnitudes = self.stage.rule(chunk_cell(job, start, stop, values, rows, stats))
+        threshold = torch.tensor(stats["equal"][search], dtype=job.compute, device=job.device)
+        equal = (magnitudes[search // len(self.searches[0])] == threshold).reshape(-1)
+        return float(start + int(equal.nonzero().reshape(-1)[rank - 1]) + 1)
+
+
+def _chunk_sums(job: Job, rule: Any, rows: Sequence[Stage], stats: Stats) -> Any:
+    """Σ of each expression over each chunk, `(chunks, expressions)`."""
+    if compiles(job):
+        blocks = [sums(job, block, rule, stats) for block in job.blocks()]
+        return np.concatenate(blocks) if blocks else np.zeros((0, len(stats["equal"])))
+    found = [[float(v.double().sum()) for v in rule(cell)] for _, _, cell in cells(job, rows, stats)]
+    return np.asarray(found).reshape(len(found), -1)
