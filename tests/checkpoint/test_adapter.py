@@ -283,6 +283,37 @@ def test_kohya_names_find_the_pipelines_weights(tmp_path: Path, conv_alpha: floa
     torch.testing.assert_close(read(result[conv]), base[conv] + (scale * up @ down).reshape(5, 3, 3, 3))
 
 
+def test_diffusers_names_find_the_pipelines_weights(tmp_path: Path) -> None:
+    base = {
+        "unet.mid.attn1.to_q.weight": torch.randn(6, 5),
+        "unet.mid.attn1.to_out.0.weight": torch.randn(5, 6),
+    }
+    save_file(base, tmp_path / "base.safetensors")
+    new, old = "unet.mid.attn1.to_q.lora_{}.weight", "unet.mid.attn1.processor.to_out_lora.{}.weight"
+    lora = {
+        new.format("A"): torch.randn(2, 5),
+        new.format("B"): torch.randn(6, 2),
+        old.format("down"): torch.randn(2, 6),
+        old.format("up"): torch.randn(5, 2),
+    }
+    (tmp_path / "lora").mkdir()
+    save_file(lora, tmp_path / "lora" / "pytorch_lora_weights.safetensors")
+    result = open_adapter(open_checkpoint(tmp_path / "base.safetensors"), tmp_path / "lora")
+    for name, up, down in (
+        ("unet.mid.attn1.to_q.weight", new.format("B"), new.format("A")),
+        ("unet.mid.attn1.to_out.0.weight", old.format("up"), old.format("down")),
+    ):
+        torch.testing.assert_close(read(result[name]), base[name] + lora[up] @ lora[down])
+
+
+def test_a_pytorch_file_of_an_adapter_is_read(tmp_path: Path) -> None:
+    adapted = adapt(tmp_path, tiny_llama(), r=2, target_modules=["q_proj"])
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    torch.save(load_file(file), file.with_suffix(".bin"))
+    file.unlink()
+    assert_merged(tmp_path, adapted)
+
+
 def test_kohya_parts_that_fit_nothing_are_named(tmp_path: Path) -> None:
     save_file({"unet.down_blocks.0.conv_in.weight": torch.zeros(5, 2, 3, 3)}, tmp_path / "base.safetensors")
     kohya_file(tmp_path / "lora", None)

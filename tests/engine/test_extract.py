@@ -144,6 +144,21 @@ def test_a_tied_embedding_is_left_unless_it_is_named(tmp_path: Path) -> None:
     torch.testing.assert_close(read(ours[name]), tuned.state_dict()[name], rtol=1e-5, atol=1e-5)
 
 
+def test_an_encoder_without_a_head_has_its_embeddings_factored(tmp_path: Path) -> None:
+    def encoder() -> torch.nn.Module:
+        return transformers.BertModel(bert().config)
+
+    tuned = finetune(tmp_path, encoder)
+    report = extract(tmp_path, modules_to_save=["*LayerNorm"])
+    assert report.left == ()
+    assert {m.module for m in report.modules if m.kind == "embedding"} == {
+        f"embeddings.{name}_embeddings" for name in ("word", "position", "token_type")
+    }
+    merged = through_peft(tmp_path, tuned).merge_and_unload().state_dict()
+    for name, value in tuned.state_dict().items():
+        torch.testing.assert_close(merged[name], value, rtol=1e-5, atol=1e-5)
+
+
 def test_unchanged_matrices_get_no_factors(tmp_path: Path) -> None:
     finetune(tmp_path, llama, "layers.1.self_attn.v_proj")
     report = extract(tmp_path, rank=2)

@@ -13,6 +13,7 @@ from plait.checkpoint._json import read_json
 from plait.checkpoint._lora_tensors import renamed
 from plait.checkpoint._sidecars import find_sidecars
 from plait.checkpoint._tensor import Checkpoint, LazyTensor
+from plait.checkpoint._vocabulary import find_embeddings
 from plait.checkpoint._weights import WeightFile, open_weights
 from plait.errors import InputError
 
@@ -135,10 +136,11 @@ def _implied_ties(base: Checkpoint, adapter: _adapter_peft.PeftTensors) -> dict[
         if "lora_A" in roles and "lora_B" in roles:
             wanted[f"{module}.weight"] = (roles["lora_B"].shape[0], roles["lora_A"].shape[-1])
     ties: dict[str, str] = {}
+    embeddings = find_embeddings(base, base.config)
     for name, shape in wanted.items():
-        if name in base or len(shape) != 2 or shape[0] != base.config.get("vocab_size"):
+        if name in base or len(shape) != 2:
             continue
-        stored = [other for other in base if base[other].shape == shape]
+        stored = [other for other in embeddings if base[other].shape == shape]
         if len(stored) == 1 and not any(other.endswith(f".{name}") for other in base):
             ties[name] = stored[0]
     return ties

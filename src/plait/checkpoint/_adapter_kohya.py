@@ -21,6 +21,8 @@ _PART = re.compile(
     r"|(?P<b>lora_up|lora_B|lora\.up)\.weight"
     r"|(?P<alpha>alpha)|(?P<magnitude>dora_scale))$"
 )
+#: Older Diffusers files: `attn1.processor.to_q_lora.down` is the attention's own `to_q`.
+_OLD = re.compile(r"\.processor\.(to_\w+)_lora\.(down|up)\.weight$")
 #: kohya's short names of components, and what a base may call them: Diffusers, then original files.
 _COMPONENTS = {
     "unet": ("unet", "model_diffusion_model"),
@@ -37,7 +39,7 @@ _COMPONENTS = {
 def is_kohya(names: Collection[str]) -> bool:
     """Whether these tensors' names are those of a kohya or Diffusers LoRA file."""
     return any(
-        name.endswith((".lora_down.weight", ".lora.down.weight"))
+        name.endswith((".lora_down.weight", ".lora.down.weight", "_lora.down.weight"))
         or (name.endswith(".lora_A.weight") and not name.startswith("base_model."))
         for name in names
     )
@@ -59,7 +61,7 @@ def change_tensors(
     modules: defaultdict[str, dict[str, LazyTensor]] = defaultdict(dict)
     unknown: list[str] = []
     for name, tensor in tensors.items():
-        found = _PART.match(name)
+        found = _PART.match(_OLD.sub(r".\1.lora.\2.weight", name))
         if found is None or found["magnitude"]:
             unknown.append(name)
         else:
@@ -105,13 +107,13 @@ def _flatten(name: str) -> str:
 def _find(module: str, flat: Mapping[str, str]) -> str | None:
     """The base's weight of one module: under its component's names, or without any."""
     plain = _flatten(module.removeprefix("lora_"))
-    # older Diffusers files: `attn1.processor.to_q_lora.down` is the attention's own `to_q`
-    plain = re.sub(r"_processor_(to_\w+)_lora$", r"_\1", plain).replace("_to_out_lora", "_to_out_0")
     options = [plain]
     for short, names in _COMPONENTS.items():
         if plain.startswith(f"{short}_"):
             rest = plain.removeprefix(f"{short}_")
             options += [f"{name}_{rest}" for name in names] + [rest]
+    # a list of a layer and its dropout, which older files don't count
+    options += [f"{option}_0" for option in options if option.endswith("_to_out")]
     return next((flat[option] for option in options if option in flat), None)
 
 

@@ -61,7 +61,8 @@ def _as_neighbours(module: str, sure: Mapping[str, Kind]) -> Kind:
 def tied_embeddings(checkpoint: Checkpoint, kinds: Mapping[str, Kind]) -> set[str]:
     """The embeddings that are the output head as well, so that a change of one is a change of both."""
     tied = {name.removesuffix(".weight") for name in checkpoint.tied.values()}
-    if checkpoint.config.get("tie_word_embeddings", True) and not _has_head(checkpoint, kinds):
+    ties = checkpoint.config.get("tie_word_embeddings", True) and _predicts_tokens(checkpoint.config)
+    if ties and not _has_head(checkpoint, kinds):
         tied |= {name.removesuffix(".weight") for name in find_embeddings(checkpoint, checkpoint.config)}
     return {module for module in tied if kinds.get(module) == "embedding"}
 
@@ -70,6 +71,12 @@ def _has_head(checkpoint: Checkpoint, kinds: Mapping[str, Kind]) -> bool:
     """Whether an output head over the vocabulary is stored beside the embedding."""
     rows = find_embeddings(checkpoint, checkpoint.config)
     return any(f"{module}.weight" in rows and kind != "embedding" for module, kind in kinds.items())
+
+
+def _predicts_tokens(config: Mapping[str, Any]) -> bool:
+    """Whether the architecture may have an output head over the vocabulary; true where it is not known."""
+    architecture = next(iter(config.get("architectures") or ()), "")
+    return not architecture or bool(re.search(r"LM|ConditionalGeneration|PreTraining", architecture))
 
 
 def task_type(config: Mapping[str, Any]) -> str | None:
