@@ -65,6 +65,36 @@ def gpt2_tensors() -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+#: transformers takes the experts' width from its own default, whatever the file says.
+EXPERTS, EXPERT_HIDDEN = 4, 768
+
+
+def moe_tensors() -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {
+        "token_embd.weight": (VOCABULARY, WIDTH),
+        "output.weight": (VOCABULARY, WIDTH),
+        "output_norm.weight": (WIDTH,),
+    }
+    head = WIDTH // HEADS
+    parts: dict[str, tuple[int, ...]] = {
+        "attn_norm": (WIDTH,),
+        "ffn_norm": (WIDTH,),
+        "attn_q": (WIDTH, WIDTH),
+        "attn_k": (head * KV_HEADS, WIDTH),
+        "attn_v": (head * KV_HEADS, WIDTH),
+        "attn_output": (WIDTH, WIDTH),
+        "attn_q_norm": (head,),
+        "attn_k_norm": (head,),
+        "ffn_gate_inp": (EXPERTS, WIDTH),
+        "ffn_gate_exps": (EXPERTS, EXPERT_HIDDEN, WIDTH),
+        "ffn_up_exps": (EXPERTS, EXPERT_HIDDEN, WIDTH),
+        "ffn_down_exps": (EXPERTS, WIDTH, EXPERT_HIDDEN),
+    }
+    for layer in range(LAYERS):
+        shapes.update({f"blk.{layer}.{name}.weight": shape for name, shape in parts.items()})
+    return shapes
+
+
 def write_gguf(path: Path, architecture: str, shapes: dict[str, tuple[int, ...]], kind: str = "Q8_0") -> Path:
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_block_count(LAYERS)
@@ -72,12 +102,18 @@ def write_gguf(path: Path, architecture: str, shapes: dict[str, tuple[int, ...]]
     writer.add_embedding_length(WIDTH)
     writer.add_feed_forward_length(HIDDEN if architecture == "llama" else 4 * WIDTH)
     writer.add_head_count(HEADS)
-    if architecture == "llama":
+    if architecture != "gpt2":
         writer.add_head_count_kv(KV_HEADS)
         writer.add_layer_norm_rms_eps(1e-5)
         writer.add_rope_dimension_count(WIDTH // HEADS)
+        writer.add_key_length(WIDTH // HEADS)
+        writer.add_value_length(WIDTH // HEADS)
     else:
         writer.add_layer_norm_eps(1e-5)
+    if architecture == "qwen3moe":
+        writer.add_expert_count(EXPERTS)
+        writer.add_expert_used_count(2)
+        writer.add_expert_feed_forward_length(EXPERT_HIDDEN)
     writer.add_vocab_size(VOCABULARY)
     # the reader of transformers takes the vocabulary's size from the tokens
     writer.add_tokenizer_model("gpt2")
@@ -121,6 +157,24 @@ def test_gpt2_equals_transformers(tmp_path: Path) -> None:
     assert_as_transformers_reads(open_gguf(path), path)
 
 
+def test_stacked_experts_are_one_tensor_each_as_on_disk(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", "qwen3moe", moe_tensors())
+    checkpoint = open_gguf(path)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=path.name)
+    expected = model.state_dict()
+    for layer in range(LAYERS):
+        stem = f"model.layers.{layer}.mlp.experts"
+        fused = expected.pop(f"{stem}.gate_up_proj")
+        down = expected.pop(f"{stem}.down_proj")
+        for expert in range(EXPERTS):
+            expected[f"{stem}.{expert}.gate_proj.weight"] = fused[expert, :EXPERT_HIDDEN]
+            expected[f"{stem}.{expert}.up_proj.weight"] = fused[expert, EXPERT_HIDDEN:]
+            expected[f"{stem}.{expert}.down_proj.weight"] = down[expert]
+    assert set(checkpoint) == set(expected)
+    for name, value in expected.items():
+        assert torch.equal(read(checkpoint[name]), value), name
+
+
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_ranges_are_parts_of_the_whole(tmp_path: Path, architecture: str) -> None:
     shapes = llama_tensors() if architecture == "llama" else gpt2_tensors()
@@ -146,6 +200,12 @@ def test_a_shape_that_the_metadata_contradicts_is_named(tmp_path: Path) -> None:
     shapes = {**llama_tensors(), "blk.0.ffn_up.weight": (32, WIDTH)}
     with pytest.raises(InputError, match=r"model\.layers\.0\.mlp\.up_proj\.weight"):
         open_gguf(write_gguf(tmp_path / "tiny.gguf", "llama", shapes))
+
+
+def test_experts_of_a_width_that_transformers_does_not_expect_are_named(tmp_path: Path) -> None:
+    shapes = {**moe_tensors(), "blk.1.ffn_up_exps.weight": (EXPERTS, 32, WIDTH)}
+    with pytest.raises(InputError, match=r"layers\.1\.mlp\.experts\.0\.up_proj"):
+        open_gguf(write_gguf(tmp_path / "tiny.gguf", "qwen3moe", shapes))
 
 
 def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:

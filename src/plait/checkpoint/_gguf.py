@@ -57,18 +57,27 @@ def open_gguf(path: Path) -> Checkpoint:
             tensors.update((t.name, t) for t in _tensors(stored, target, processor, names))
     if lost:
         raise InputError(f"transformers has no name for {some(lost)}", where=str(path))
-    there = set(tensors) | {fused for name in tensors if (fused := _fused_name(name))}
-    missing = [name for name in expected if name not in there and name not in tied]
-    if missing:
-        raise InputError(f"{some(missing)} of the architecture are not in the file", where=str(path))
-    wrong = [name for name, t in tensors.items() if t.shape != expected.get(name, t.shape)]
-    if wrong:
-        shapes = f"{list(tensors[wrong[0]].shape)} in the file and {list(expected[wrong[0]])} in transformers"
-        raise InputError(f"`{wrong[0]}` is {shapes}", where=str(path), hint="its metadata may be incomplete")
+    _check_model(tensors, expected, tied, path)
     header = file.read(0, min([info.offset for info in infos], default=file.size))
     fingerprint = {path.name: file_fingerprint(file, header)}
     tied = {alias: name for alias, name in tied.items() if alias not in tensors and name in tensors}
     return Checkpoint(str(path), tensors, config, tied=tied, fingerprint=fingerprint)
+
+
+def _check_model(
+    tensors: Mapping[str, LazyTensor], expected: Mapping[str, Shape], tied: Mapping[str, str], path: Path
+) -> None:
+    """The tensors are those of transformers' model, all of them and in its shapes."""
+    there = set(tensors) | {fused for name in tensors if (fused := _fused_name(name))}
+    missing = [name for name in expected if name not in there and name not in tied]
+    if missing:
+        raise InputError(f"{some(missing)} of the architecture are not in the file", where=str(path))
+    shapes = {name: shape for name in tensors if (shape := _shape_expected(name, expected)) is not None}
+    wrong = next((name for name, shape in shapes.items() if tensors[name].shape != shape), None)
+    if wrong is not None:
+        what = f"{list(tensors[wrong].shape)} in the file and {list(shapes[wrong])} in transformers"
+        hint = "the file's metadata, or what transformers reads of it, is incomplete"
+        raise InputError(f"`{wrong}` is {what}", where=str(path), hint=hint)
 
 
 def _require() -> None:
@@ -182,6 +191,14 @@ def _fused_name(name: str) -> str | None:
     """The name in memory of a layer's experts, from the name on disk of one."""
     found = re.match(r"(.*\.mlp\.experts)\.\d+\.(gate|up|down)_proj\.weight$", name)
     return f"{found[1]}.{'down' if found[2] == 'down' else 'gate_up'}_proj" if found else None
+
+
+def _shape_expected(name: str, expected: Mapping[str, Shape]) -> Shape | None:
+    fused = expected.get(_fused_name(name) or "")
+    if fused is None:
+        return expected.get(name)
+    _, rows, columns = fused
+    return (rows, columns) if name.endswith(".down_proj.weight") else (rows // 2, columns)
 
 
 def _process(values: np.ndarray, name: str, processor: Any, names: Mapping[str, str]) -> np.ndarray:
