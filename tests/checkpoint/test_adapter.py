@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,41 @@ def test_a_tied_head_that_is_adapted_is_untied(tmp_path: Path) -> None:
     layer = adapted.base_model.model.lm_head
     expected = layer.base_layer.weight + layer.get_delta_weight("default")
     torch.testing.assert_close(read(result["lm_head.weight"]), expected.detach())
+
+
+def test_a_tied_name_that_is_listed_is_kept_or_untied(tmp_path: Path) -> None:
+    adapted = adapt(
+        tmp_path, tiny_llama(tie_word_embeddings=True), r=2, target_modules=["embed_tokens", "q_proj"]
+    )
+    stored, alias = "model.embed_tokens.weight", "lm_head.weight"
+    base = replace(open_checkpoint(tmp_path / "base"), tied={alias: stored})
+    result = open_adapter(base, tmp_path / "adapter")
+    # in the forward pass the head stays as it was: only the embedding has factors
+    assert result.tied == {}
+    assert torch.equal(read(result[alias]), read(base[stored]))
+    tokens = torch.arange(9).reshape(1, 9)
+    model = tiny_llama()
+    model.load_state_dict({name: read(tensor) for name, tensor in result.items()})
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(tokens).logits, adapted(tokens).logits, rtol=1e-4, atol=1e-5)
+    edit_config(tmp_path, ensure_weight_tying=True)
+    result = open_adapter(base, tmp_path / "adapter")
+    assert result.tied == {alias: stored}
+    assert alias not in result
+
+
+def test_tokens_trained_in_a_tied_model_stay_tied(tmp_path: Path) -> None:
+    options = {"r": 2, "target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [1, 5]}}
+    adapted = adapt(tmp_path, tiny_llama(tie_word_embeddings=True), **options)
+    stored, alias = "model.embed_tokens.weight", "lm_head.weight"
+    base = replace(open_checkpoint(tmp_path / "base"), tied={alias: stored})
+    result = open_adapter(base, tmp_path / "adapter")
+    assert result.tied == {alias: stored}
+    merged = adapted.merge_and_unload().state_dict()
+    torch.testing.assert_close(read(result[stored]), merged[stored])
+    torch.testing.assert_close(read(result[stored]), merged[alias])
+    changed = (read(result[stored]) != read(base[stored])).any(1).nonzero().flatten()
+    assert changed.tolist() == [1, 5]
 
 
 def test_bfloat16_is_rounded_once(tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ def open_adapter(base: Checkpoint, folder: Path) -> Checkpoint:
     """An adapter over its base as full weights, computed when read.
 
     The result is what the adapter does in a forward pass: where it changes a tied weight in one of its
-    two places, the result is untied and its config says so.
+    two places, the result is untied and its config says so. A head that the base neither stores nor lists as
+    tied, and that the adapter does not name, follows its embedding, as in PEFT's own merge.
 
     Args:
         base: the model it was trained on.
