@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from plait.checkpoint import open_checkpoint as open  # noqa: A004
-    from plait.engine import RunOptions, build_plan, merge, push, run, verify
+    from plait.engine import RunOptions, build_plan, extract_lora, merge, push, run, verify
+    from plait.engine import diff_checkpoints as diff
+    from plait.engine import inspect_checkpoint as inspect
     from plait.recipe import load_recipe
 
 __version__ = "0.1.0"
@@ -16,6 +18,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "RunOptions": ("plait.engine", "RunOptions"),
     "build_plan": ("plait.engine", "build_plan"),
+    "diff": ("plait.engine", "diff_checkpoints"),
+    "extract_lora": ("plait.engine", "extract_lora"),
+    "inspect": ("plait.engine", "inspect_checkpoint"),
     "load_recipe": ("plait.recipe", "load_recipe"),
     "merge": ("plait.engine", "merge"),
     "open": ("plait.checkpoint", "open_checkpoint"),
@@ -24,7 +29,20 @@ _HOMES = {
     "verify": ("plait.engine", "verify"),
 }
 
-__all__ = ["RunOptions", "__version__", "build_plan", "load_recipe", "merge", "open", "push", "run", "verify"]
+__all__ = [
+    "RunOptions",
+    "__version__",
+    "build_plan",
+    "diff",
+    "extract_lora",
+    "inspect",
+    "load_recipe",
+    "merge",
+    "open",
+    "push",
+    "run",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,8 @@
 """Recipe and checkpoints to plan, run and checkpoint."""
 
+from plait.engine._compare import CheckpointDiff, diff_checkpoints, largest_differences
+from plait.engine._extract import ExtractReport, extract_lora
+from plait.engine._inspect import Inspection, inspect_checkpoint
 from plait.engine._limits import RunOptions
 from plait.engine._merge import MergeResult, in_memory, merge, run
 from plait.engine._plan import Output, Plan, build_plan
@@ -8,6 +11,9 @@ from plait.engine._run import Progress
 from plait.engine._verify import VerifyReport, verify
 
 __all__ = [
+    "CheckpointDiff",
+    "ExtractReport",
+    "Inspection",
     "MergeResult",
     "Output",
     "Plan",
@@ -15,7 +21,11 @@ __all__ = [
     "RunOptions",
     "VerifyReport",
     "build_plan",
+    "diff_checkpoints",
+    "extract_lora",
     "in_memory",
+    "inspect_checkpoint",
+    "largest_differences",
     "merge",
     "push",
     "run",

@@ -149,9 +149,9 @@ def _fill(plan: Plan, work: Work, progress: Report | None) -> None:
 
     def sink(output: Output, start: int, values: Tensor) -> None:
         file, offset = place[output.name]
-        data = (
-            memoryview(values.contiguous().view(torch.uint8).numpy()) if values.numel() else memoryview(b"")
-        )
+        # numpy's stubs do not say that an array is a buffer.
+        raw = cast("Any", values.contiguous().view(torch.uint8).numpy())
+        data = memoryview(raw) if values.numel() else memoryview(b"")
         hashers.setdefault(output.name, blake3()).update(data)
         work.write(file, offset + start * output.dtype.itemsize, data)
 

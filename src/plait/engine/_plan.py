@@ -197,6 +197,7 @@ def build_plan(recipe: Recipe, options: RunOptions | None = None) -> Plan:
         InputError: something is wrong; all that is found is named at once.
     """
     options = options or RunOptions()
+    _check_device(options.device)
     if recipe.code is not None:
         recipe = _with_code(recipe, options)
     chosen = options_of(recipe)
@@ -223,6 +224,14 @@ def build_plan(recipe: Recipe, options: RunOptions | None = None) -> Plan:
     )
     _check_memory(plan)
     return plan
+
+
+def _check_device(name: str) -> None:
+    try:
+        torch.zeros(1, device=torch.device(name))
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"the device `{name}` can't be used: {reason}", hint="leave out --device") from error
 
 
 def _with_code(recipe: Recipe, options: RunOptions) -> Recipe:

@@ -1,0 +1,95 @@
+"""Printing: JSON for machines, tables and a progress bar for people."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from plait.errors import InputError
+
+if TYPE_CHECKING:
+    from plait.engine import Progress
+
+_UNITS = {
+    "": 1,
+    "K": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "KI": 2**10,
+    "MI": 2**20,
+    "GI": 2**30,
+    "TI": 2**40,
+}
+
+
+def parse_size(text: str, option: str) -> int:
+    """Bytes of a size such as `1GB`, `512MiB` or `1000000`.
+
+    Raises:
+        InputError: it is no size.
+    """
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?I?)B?\s*", text.upper())
+    if found is None or found[2] not in _UNITS or float(found[1]) <= 0:
+        raise InputError(f"`{text}` is no size", where=option, hint="write it as 1GB, 512MiB or 1000000")
+    return max(int(float(found[1]) * _UNITS[found[2]]), 1)
+
+
+def print_json(content: Any) -> None:
+    """Print a value as JSON."""
+    print(json.dumps(content, indent=2, default=str))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, overflow="fold", justify="left" if index == 0 else "right")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    Console().print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@contextmanager
+def progress_bar(label: str, *, quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
+    """A bar with bytes per second and time left, on a terminal; nothing elsewhere."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn(label),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(label)
+
+        def report(now: Progress) -> None:
+            bar.update(task, completed=now.done_bytes, total=max(now.total_bytes, 1))
+
+        yield report
+
+
+def warn(messages: Sequence[str]) -> None:
+    """Say warnings, each once."""
+    for message in dict.fromkeys(messages):
+        print(f"plait: {message}", file=sys.stderr)

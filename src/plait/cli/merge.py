@@ -1,0 +1,80 @@
+"""`plait merge RECIPE OUT`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from plait.cli._show import parse_size, print_json, progress_bar, warn
+from plait.errors import InputError
+
+
+def merge(
+    recipe: Annotated[Path, typer.Argument(help="A recipe: plait's YAML or mergekit's.")],
+    out: Annotated[Path | None, typer.Argument(help="The folder to write.")] = None,
+    out_option: Annotated[Path | None, typer.Option("--out", "-o", help="The folder to write.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory for blocks, as 1GB; a quarter of RAM.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Workers; all cores.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")] = "cpu",
+    float64: Annotated[bool, typer.Option("--float64", help="Compute in float64.")] = False,
+    allow_nan: Annotated[bool, typer.Option("--allow-nan", help="Let NaN and infinities pass.")] = False,
+    max_shard_size: Annotated[str, typer.Option(help="Size of a weight file.")] = "5GB",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the target.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    if_changed: Annotated[bool, typer.Option("--if-changed", help="Do nothing if up to date.")] = False,
+    allow_code: Annotated[bool, typer.Option("--allow-code", help="Run the recipe's Python file.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Fingerprint inputs by content.")] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of random methods.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Merge checkpoints into one, by a recipe."""
+    target = _target(out, out_option, dry_run)
+    from dataclasses import replace
+
+    from plait.engine import RunOptions, build_plan, run
+    from plait.recipe import load_recipe
+
+    options = RunOptions(
+        memory=None if memory is None else parse_size(memory, "--memory"),
+        threads=threads,
+        device=device,
+        float64=float64,
+        allow_nan=allow_nan,
+        max_shard_size=parse_size(max_shard_size, "--max-shard-size"),
+        overwrite=overwrite,
+        resume=resume,
+        if_changed=if_changed,
+        allow_code=allow_code,
+        check=check,
+    )
+    chosen = load_recipe(recipe)[-1]
+    if seed is not None:
+        chosen = replace(chosen, seed=seed)
+    plan = build_plan(chosen, options)
+    if not quiet:
+        warn(plan.warnings)
+    if dry_run or target is None:
+        print_json(plan.to_dict()) if as_json else print(plan.summary())
+        return
+    if not quiet and not as_json:
+        print(plan.summary())
+    with progress_bar("merging", quiet=quiet or as_json) as report:
+        result = run(plan, target, options, report)
+    if as_json:
+        print_json(result.to_dict())
+    elif not quiet:
+        text = "up to date" if result.unchanged else f"{result.tensors} tensors in {result.seconds:.1f} s"
+        print(f"{result.path}: {text}")
+
+
+def _target(out: Path | None, option: Path | None, dry_run: bool) -> Path | None:
+    if out is not None and option is not None and out != option:
+        raise InputError("two outputs are named", hint="name one folder, with -o or without")
+    target = out or option
+    if target is None and not dry_run:
+        raise InputError("no output is named", hint="plait merge RECIPE OUT")
+    return target
