@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 import torch
 from blake3 import blake3
@@ -56,5 +57,5 @@ def _tensor_hash(name: str, tensor: LazyTensor) -> bytes:
     step, count = _CHUNK_BYTES // tensor.dtype.itemsize, numel(tensor.shape)
     for start in range(0, count, step):
         part = tensor.read_flat(start, min(start + step, count))
-        digest.update(memoryview(part.view(torch.uint8).numpy()))
+        digest.update(memoryview(cast("Any", part.view(torch.uint8).numpy())))
     return digest.digest()

@@ -77,7 +77,7 @@ def peft_state(module: nn.Module, where: str) -> tuple[nn.Module, dict[str, Tens
     for name, part in model.named_modules():
         if isinstance(part, ModulesToSaveWrapper):
             active = part.active_adapters[0] if part.active_adapters else None
-            chosen = f"modules_to_save.{active}" if active in part.modules_to_save else "original_module"
+            chosen = f"modules_to_save.{active}" if str(active) in part.modules_to_save else "original_module"
             inside[f"{name}."] = f"{name}.{chosen}."
         elif isinstance(part, BaseTunerLayer):
             adapters = _adapters(name, part, where)

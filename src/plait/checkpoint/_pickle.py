@@ -160,6 +160,6 @@ def _in_file(name: str, tensor: Tensor, file: SourceFile, records: Mapping[int, 
     offset = begin + tensor.storage_offset() * size
     shape = tuple(tensor.shape)
     if tensor.is_contiguous():
-        return FileTensor(name, shape, tensor.dtype, file, offset)
-    whole = FileTensor(name, (last + 1,), tensor.dtype, file, offset)
+        return FileTensor(name, shape, tensor.dtype, file, int(offset))
+    whole = FileTensor(name, (int(last) + 1,), tensor.dtype, file, int(offset))
     return StridedTensor(name, shape, tensor.stride(), whole)

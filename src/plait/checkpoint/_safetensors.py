@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -102,7 +102,7 @@ class FileTensor:
         if start < 0 or start + len(out) > math.prod(self.shape):
             raise ValueError(f"elements {start}:{start + len(out)} of {self.name} {self.shape}")
         if len(out):
-            view = memoryview(out.view(torch.uint8).numpy())
+            view = memoryview(cast("Any", out.view(torch.uint8).numpy()))
             where = f"{self.path}: tensor `{self.name}`"
             self.file.read_into(view, self.offset + start * self.dtype.itemsize, where)
 

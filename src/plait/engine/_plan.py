@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -201,6 +201,9 @@ def build_plan(recipe: Recipe, options: RunOptions | None = None) -> Plan:
     if recipe.code is not None:
         recipe = _with_code(recipe, options)
     chosen = options_of(recipe)
+    if chosen.method.symmetric:
+        recipe = _in_canonical_order(recipe)
+        chosen = options_of(recipe)
     opened, stages = open_models(recipe, recipe_models(recipe), lambda nested: build_plan(nested, options))
     _check_counts(recipe, chosen.method)
     alignment = None
@@ -224,6 +227,21 @@ def build_plan(recipe: Recipe, options: RunOptions | None = None) -> Plan:
     )
     _check_memory(plan)
     return plan
+
+
+def _in_canonical_order(recipe: Recipe) -> Recipe:
+    """The recipe with its models by name: listing them in another order changes nothing, buffers included."""
+    modules = tuple(
+        replace(
+            module,
+            slices=tuple(
+                replace(part, sources=tuple(sorted(part.sources, key=lambda source: source.model.text)))
+                for part in module.slices
+            ),
+        )
+        for module in recipe.modules
+    )
+    return replace(recipe, modules=modules)
 
 
 def _check_device(name: str) -> None:

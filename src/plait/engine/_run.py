@@ -263,7 +263,7 @@ class Runner:
         return job
 
 
-class Stopped(Exception):  # noqa: N818
+class Stopped(Exception):
     """A worker noticed that the run was stopped."""
 
 

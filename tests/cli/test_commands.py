@@ -1,0 +1,78 @@
+"""The command line as its users meet it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from plait.cli import main
+
+
+def plait(*words: object) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main([str(word) for word in words])
+    return int(caught.value.code or 0)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    for seed, name in enumerate(("a", "b")):
+        (tmp_path / name).mkdir()
+        generator = torch.Generator().manual_seed(seed)
+        save_file({"w": torch.randn(4, 6, generator=generator)}, tmp_path / name / "model.safetensors")
+        (tmp_path / name / "config.json").write_text("{}")
+    path = tmp_path / "recipe.yml"
+    path.write_text(f"merge: linear\nmodels: [{tmp_path / 'a'}, {tmp_path / 'b'}]\n")
+    return path
+
+
+def test_help_needs_no_torch():
+    code = (
+        "import sys\nfrom plait.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules or 'numba' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+def test_merge_verify_diff(recipe, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert plait("merge", recipe, "--dry-run") == 0
+    assert not out.exists()
+    assert plait("merge", recipe, out, "--quiet") == 0
+    assert plait("verify", out) == 0
+    assert plait("diff", out, out) == 0
+    assert plait("diff", out, tmp_path / "a") == 3
+    capsys.readouterr()
+    assert plait("merge", recipe, "-o", out, "--if-changed", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["unchanged"] is True
+
+
+def test_bad_input_is_one_message_and_status_2(recipe, tmp_path, capsys):
+    assert plait("merge", tmp_path / "nope.yml", tmp_path / "out") == 2
+    assert "nope.yml" in capsys.readouterr().err
+    assert plait("merge", recipe) == 2
+    assert "no output" in capsys.readouterr().err
+    assert plait("merge", recipe, tmp_path / "out", "--memory", "much") == 2
+    assert "--memory" in capsys.readouterr().err
+    assert plait("methods", "tise") == 2
+    assert "did you mean `ties`?" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_inspect_and_methods_speak_json(tmp_path, recipe, capsys):
+    assert plait("inspect", tmp_path / "a", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["tensors"][0]["name"] == "w"
+    assert plait("methods", "ties", "--json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["name"] == "ties"
+
+
+def test_mergekits_flags_are_taken(recipe, tmp_path, capsys):
+    assert plait("merge", recipe, tmp_path / "out", "--lazy-unpickle", "--random-seed", "3") == 0
+    assert json.loads((tmp_path / "out" / "plait.json").read_text())["seed"] == 3

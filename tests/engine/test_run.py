@@ -1,0 +1,202 @@
+"""Runs end to end: the same bytes always, and bad input or a kill leaves nothing half done."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import plait
+from plait.checkpoint import read
+from plait.errors import InputError
+
+CONFIG = {"model_type": "llama", "num_hidden_layers": 3, "tie_word_embeddings": False}
+
+
+def write(folder: Path, seed: int, *, dtype: torch.dtype = torch.bfloat16, rows: int = 40) -> Path:
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {"model.embed_tokens.weight": torch.randn(rows, 16, generator=generator).to(dtype)}
+    for layer in range(3):
+        tensors[f"model.layers.{layer}.mlp.weight"] = torch.randn(24, 16, generator=generator).to(dtype)
+        tensors[f"model.layers.{layer}.norm.weight"] = torch.randn(16, generator=generator).to(dtype)
+    tensors["steps"] = torch.tensor([seed])
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("models")
+    return [str(write(folder / name, seed)) for seed, name in enumerate(("base", "a", "b", "c"))]
+
+
+def weights(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(folder.glob("*.safetensors")))
+
+
+@pytest.mark.parametrize("conventions", ["paper", "mergekit"])
+@pytest.mark.parametrize(
+    "method", ["linear", "ties", "dare_ties", "della", "breadcrumbs", "sce", "model_stock"]
+)
+def test_bytes_do_not_depend_on_threads_memory_or_order(models, tmp_path, method, conventions):
+    base, *experts = models
+    given = {} if method == "linear" else {"base": base}
+    first = tmp_path / "first"
+    plait.merge(experts, method=method, conventions=conventions, out=first, **given)
+    for threads, memory, order in ((1, 4000, experts), (3, 10**9, experts[::-1])):
+        out = tmp_path / f"{threads}"
+        options = plait.RunOptions(threads=threads, memory=memory)
+        plait.merge(order, method=method, conventions=conventions, out=out, options=options, **given)
+        assert weights(out) == weights(first)
+
+
+@pytest.mark.parametrize("method", ["linear", "ties", "dare_ties", "slerp", "sce"])
+def test_compiled_rules_give_the_bits_of_torch(models, tmp_path, monkeypatch, method):
+    base, *experts = models
+    given = {"linear": {}, "slerp": {"base": base, "t": 0.4}}.get(method, {"base": base})
+    chosen = experts[:1] if method == "slerp" else experts
+    expected = plait.merge(chosen, method=method, conventions="mergekit", **given)
+    monkeypatch.setattr("plait.engine._plan.COMPILED_FROM", 0)
+    monkeypatch.setenv("PLAIT_CACHE", str(tmp_path))
+    found = plait.merge(chosen, method=method, conventions="mergekit", **given)
+    for name, tensor in expected.items():
+        if method in ("linear", "ties"):
+            assert torch.equal(found[name], tensor)
+        else:  # sums may differ in their last bit
+            torch.testing.assert_close(found[name], tensor, rtol=1e-2, atol=1e-2)
+    assert list((tmp_path / "kernels").glob("rule_*.py"))
+
+
+def test_integer_buffers_are_copied_from_the_base(models):
+    out = plait.merge(models[1:], base=models[0], method="task_arithmetic")
+    assert out["steps"].tolist() == [0]
+
+
+def test_a_finished_output_verifies_and_damage_is_found(models, tmp_path):
+    out = tmp_path / "out"
+    plait.merge(models[1:], out=out)
+    assert plait.verify(out).ok
+    path = out / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    report = plait.verify(out)
+    assert not report.ok
+    assert len(report.problems) == 1
+
+
+def test_a_second_run_into_a_full_folder_is_refused(models, tmp_path):
+    out = tmp_path / "out"
+    plait.merge(models[1:], out=out)
+    with pytest.raises(InputError, match="not empty"):
+        plait.merge(models[1:], out=out)
+    plait.merge(models[1:], out=out, method="model_soup", options=plait.RunOptions(overwrite=True))
+    assert json.loads((out / "plait.json").read_text())["method"] == "model_soup"
+
+
+def test_if_changed_leaves_an_up_to_date_output_alone(models, tmp_path):
+    recipe = tmp_path / "recipe.yml"
+    recipe.write_text(f"merge: linear\nmodels: {json.dumps(models[1:])}\n")
+    options = plait.RunOptions(if_changed=True, overwrite=True)
+    plan = plait.build_plan(plait.load_recipe(recipe)[-1], options)
+    assert not plait.run(plan, tmp_path / "out").unchanged
+    assert plait.run(plan, tmp_path / "out").unchanged
+
+
+def test_nan_is_refused_by_name_and_leaves_nothing(models, tmp_path):
+    bad = write(tmp_path / "bad", 9)
+    tensors = load_file(bad / "model.safetensors")
+    tensors["model.layers.1.mlp.weight"][0, 0] = float("nan")
+    save_file(tensors, bad / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"bad: the tensor `model.layers.1.mlp.weight` holds NaN"):
+        plait.merge([models[1], str(bad)], out=tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad"]
+    plait.merge([models[1], str(bad)], out=tmp_path / "out", options=plait.RunOptions(allow_nan=True))
+
+
+def test_an_output_that_is_an_input_is_refused(models):
+    with pytest.raises(InputError, match="one of the inputs"):
+        plait.merge(models[1:], out=models[1], options=plait.RunOptions(overwrite=True))
+
+
+def test_every_problem_is_told_at_once(models, tmp_path):
+    other = write(tmp_path / "other", 5, rows=44)
+    tensors = load_file(other / "model.safetensors")
+    del tensors["model.layers.0.norm.weight"]
+    save_file(tensors, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError) as caught:
+        plait.merge([models[1], str(other)], out=tmp_path / "out")
+    assert "model.embed_tokens.weight" in str(caught.value)
+    assert "model.layers.0.norm.weight" in str(caught.value)
+
+
+def test_excluded_tensors_are_named(models, tmp_path):
+    plait.merge(models[1:], exclude="*.norm.weight", out=tmp_path / "out")
+    assert len(json.loads((tmp_path / "out" / "plait.json").read_text())["excluded"]) == 3
+    assert not any("norm" in name for name in plait.open(tmp_path / "out"))
+
+
+def test_slices_stack_layers(models, tmp_path):
+    recipe = tmp_path / "recipe.yml"
+    recipe.write_text(
+        f"slices:\n- sources: [{{model: {models[1]}, layer_range: [0, 2]}}]\n"
+        f"- sources: [{{model: {models[2]}, layer_range: [1, 3]}}]\nmerge_method: passthrough\n"
+    )
+    plait.run(plait.build_plan(plait.load_recipe(recipe)[-1]), tmp_path / "out")
+    out, a, b = (plait.open(p) for p in (tmp_path / "out", models[1], models[2]))
+    sources = [(a, 0), (a, 1), (b, 1), (b, 2)]
+    for index, (model, layer) in enumerate(sources):
+        found = read(out[f"model.layers.{index}.mlp.weight"])
+        assert torch.equal(found, read(model[f"model.layers.{layer}.mlp.weight"]))
+    assert out.config["num_hidden_layers"] == 4
+
+
+def test_nested_recipes_run_first(models, tmp_path):
+    recipe = {
+        "merge": "linear",
+        "models": [{"model": {"merge": "linear", "models": models[1:3]}}, models[3]],
+    }
+    plait.run(plait.build_plan(plait.load_recipe(recipe)[-1]), tmp_path / "out")
+    inner = plait.merge(models[1:3])
+    expected = plait.merge({"inner": inner, "c": models[3]})
+    found = plait.open(tmp_path / "out")
+    for name, tensor in expected.items():
+        assert torch.equal(read(found[name]), tensor)
+
+
+def test_a_killed_run_is_resumed_to_the_same_bytes(models, tmp_path):
+    plait.merge(models[1:], base=models[0], method="ties", out=tmp_path / "whole")
+    script = (
+        "import sys, time, plait\n"
+        "from plait.engine import _work\n"
+        "finish = _work.Work.finish_tensor\n"
+        "def slow(self, name, digest):\n"
+        "    finish(self, name, digest); print(name, flush=True); time.sleep(0.3)\n"
+        "_work.Work.finish_tensor = slow\n"
+        "plait.merge(sys.argv[3:], base=sys.argv[2], method='ties', out=sys.argv[1],\n"
+        "            options=plait.RunOptions(threads=1))\n"
+    )
+    out = tmp_path / "out"
+    words = [sys.executable, "-c", script, str(out), *models]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    finished = process.stdout.readline().strip()
+    with pytest.raises(InputError, match="another run"):
+        plait.merge(models[1:], base=models[0], method="ties", out=out)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert not out.exists()
+    journal = tmp_path / ".out.plait" / "journal.jsonl"
+    assert finished in journal.read_text()
+    plait.merge(models[1:], base=models[0], method="ties", out=out, options=plait.RunOptions(resume=True))
+    assert weights(out) == weights(tmp_path / "whole")
+    assert not (tmp_path / ".out.plait").exists()
