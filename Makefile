@@ -3,7 +3,6 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 export OMP_NUM_THREADS ?= 2
-export HF_HUB_OFFLINE ?= 1
 
 .PHONY: install lint test test-all demo bench docs clean
 
