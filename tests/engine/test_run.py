@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -109,6 +110,23 @@ def test_if_changed_leaves_an_up_to_date_output_alone(models, tmp_path):
     plan = plait.build_plan(plait.load_recipe(recipe)[-1], options)
     assert not plait.run(plan, tmp_path / "out").unchanged
     assert plait.run(plan, tmp_path / "out").unchanged
+
+
+def test_check_goes_by_content_not_by_time(models, tmp_path):
+    copy = tmp_path / "copy"
+    write(copy, 1)
+    recipe = tmp_path / "recipe.yml"
+    recipe.write_text(f"merge: linear\nmodels: [{copy}, {models[2]}]\n")
+    digests = []
+    for _ in range(2):
+        by_time, by_content = (
+            plait.build_plan(plait.load_recipe(recipe)[-1], plait.RunOptions(check=check)).digest
+            for check in (False, True)
+        )
+        digests.append((by_time, by_content))
+        os.utime(copy / "model.safetensors", (1, 1))
+    assert digests[0][0] != digests[1][0]
+    assert digests[0][1] == digests[1][1]
 
 
 def test_nan_is_refused_by_name_and_leaves_nothing(models, tmp_path):

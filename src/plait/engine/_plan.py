@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from plait.checkpoint import Checkpoint, LazyTensor, Shape, ShardFile, find_embeddings
+from plait.checkpoint import Checkpoint, LazyTensor, Shape, ShardFile, content_hash, find_embeddings
 from plait.engine._align import Models, Place, places
 from plait.engine._layout import lay_out
 from plait.engine._limits import RunOptions, cores, memory_budget
 from plait.engine._settings import Options, options_of
-from plait.engine._stage import Stage, open_models
+from plait.engine._stage import Stage, StagedTensor, open_models
 from plait.engine._vocabulary import align
 from plait.errors import InputError, raise_all
 from plait.methods import Method, Settings
@@ -123,6 +123,12 @@ class Plan:
         stages = self.method.stages(merged.settings)
         return 1 + sum((1 if hasattr(s, "finish") else 2) for s in stages if s.scope == "model")
 
+    def fingerprint(self, checkpoint: Checkpoint) -> dict[str, str]:
+        """An input's identity: its files' sizes, times and headers, or its content with `check`."""
+        if self.options.check and not isinstance(next(iter(checkpoint.tensors.values()), None), StagedTensor):
+            return {"content": content_hash(checkpoint, threads=self.options.threads or cores())}
+        return dict(checkpoint.fingerprint)
+
     @cached_property
     def digest(self) -> str:
         """Identifies the bytes that this plan makes: recipe, inputs, version, options that count."""
@@ -130,7 +136,7 @@ class Plan:
 
         content = {
             "recipe": recipe_to_dict(self.recipe),
-            "inputs": {ref.text: dict(c.fingerprint) for ref, c in self.opened.items()},
+            "inputs": {ref.text: self.fingerprint(c) for ref, c in self.opened.items()},
             "stages": [stage.plan.digest for stage in self.stages],
             "version": __version__,
             "options": {name: getattr(self.options, name) for name in _COUNTED},
