@@ -76,6 +76,8 @@ def all_or_none(thresholds: Sequence[float]) -> list[float]:
 def merged(job: Job, known: Mapping[str, Sequence[Any]]) -> Iterator[tuple[int, Tensor]]:
     """The output, `(start, flat values in the output type)`, in order and in whole chunks.
 
+    The values are the caller's until it asks for the next ones.
+
     Raises:
         InputError: an input holds NaN or infinity and the job forbids it.
     """
@@ -86,9 +88,10 @@ def merged(job: Job, known: Mapping[str, Sequence[Any]]) -> Iterator[tuple[int, 
         return
     stats, rows = tensor_stages(job, known)
     fast = compiles(job)
+    out = torch.empty(min(job.limit_of_chunks, job.grid.numel), dtype=job.dtype) if fast else torch.empty(0)
     for block in job.blocks():
         if fast:
-            yield block[0], combine(job, block, stats)
+            yield block[0], combine(job, block, rows, stats, out)
             continue
         parts = [
             _rounded(job.method.combine(chunk_cell(job, start, stop, values, rows, stats)), job)

@@ -65,6 +65,11 @@ class Job:
         by_row = self.method.by_row or any(stage.scope == "row" for stage in stages)
         return grid(self.shape, by_row=by_row)
 
+    @property
+    def limit_of_chunks(self) -> int:
+        """Elements of the largest block: whole chunks."""
+        return max(self.limit // self.grid.step, 1) * self.grid.step
+
     def blocks(self) -> Iterator[Block]:
         """`(start, stop, inputs)` of each block; inputs are flat and in their own types."""
         if self._held:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from plait.engine._compiled import compiles, counts, refine, sums
+from plait.engine._compiled import Tally, compiles, sums
 from plait.engine._job import BlockCell, Job
 from plait.methods import Order, Settings, Sums
 from plait.numerics import Search, bit_levels, keys, level_counts, row_order, where
@@ -57,7 +57,7 @@ def _row_order(job: Job, stage: Order, cell: BlockCell, found: dict[str, Any]) -
 def sum_partials(job: Job, stage: Sums, rows: Sequence[Stage], stats: Stats) -> list[float]:
     """Σ of each expression over one tensor: float64 within a chunk, exactly rounded over chunks."""
     if compiles(job):
-        blocks = [sums(job, block, stage.rule, stats) for block in job.blocks()]
+        blocks = [sums(job, block, stage.rule, rows, stats) for block in job.blocks()]
         return [math.fsum(column) for column in np.concatenate(blocks).T] if blocks else []
     parts: list[list[float]] = []
     for _, _, cell in cells(job, rows, stats):
@@ -79,7 +79,7 @@ class OrderSearch:
 
     def count(self, job: Job, level: int, rows: Sequence[Stage], stats: Stats) -> dict[tuple[int, int], Any]:
         """One tensor's histograms: (magnitude, prefix) → counts; with (magnitude, -1) → zeros at level 0."""
-        if compiles(job):
+        if compiles(job) and not rows:
             return self._count_compiled(job, level, stats)
         found: dict[tuple[int, int], Any] = {}
         for _, _, cell in cells(job, rows, stats):
@@ -95,26 +95,22 @@ class OrderSearch:
         return found
 
     def _count_compiled(self, job: Job, level: int, stats: Stats) -> dict[tuple[int, int], Any]:
-        found: dict[tuple[int, int], Any] = {}
+        tally = Tally(job, self.stage.rule)
         if not level:
             for block in job.blocks():
-                histograms, zeros = counts(job, block, self.stage.rule, stats)
-                for m, histogram in enumerate(histograms):
-                    found[m, 0] = found.get((m, 0), 0) + histogram
-                    found[m, -1] = found.get((m, -1), 0) + int(zeros[m])
-            return found
+                tally.high(block, stats)
+            found: dict[tuple[int, int], Any] = {(m, 0): counts for m, counts in enumerate(tally.counts())}
+            return {**found, **{(m, -1): int(count) for m, count in enumerate(tally.zeros)}}
         wanted = [sorted({s.prefix for s in ss if s.rank > 0}) for ss in self.searches]
         width = max((len(prefixes) for prefixes in wanted), default=0)
         if not width:
-            return found
+            return {}
         # A prefix that no key has fills the places that are left.
         padded = np.asarray([p + [1 << 16] * (width - len(p)) for p in wanted], dtype=np.uint32)
         for block in job.blocks():
-            histograms = refine(job, block, self.stage.rule, stats, padded)
-            for m, prefixes in enumerate(wanted):
-                for w, prefix in enumerate(prefixes):
-                    found[m, prefix] = found.get((m, prefix), 0) + histograms[m, w]
-        return found
+            tally.low(block, stats, padded)
+        counts = tally.counts()
+        return {(m, p): counts[m, w] for m, prefixes in enumerate(wanted) for w, p in enumerate(prefixes)}
 
     def start(self, counts: Mapping[tuple[int, int], Any], total: int, settings: Settings) -> None:
         """Ask for ranks, now that the number of zeros is known."""
@@ -192,7 +188,7 @@ class OrderSearch:
 def _chunk_sums(job: Job, rule: Any, rows: Sequence[Stage], stats: Stats) -> Any:
     """Σ of each expression over each chunk, `(chunks, expressions)`."""
     if compiles(job):
-        blocks = [sums(job, block, rule, stats) for block in job.blocks()]
+        blocks = [sums(job, block, rule, rows, stats) for block in job.blocks()]
         return np.concatenate(blocks) if blocks else np.zeros((0, len(stats["equal"])))
     found = [[float(v.double().sum()) for v in rule(cell)] for _, _, cell in cells(job, rows, stats)]
     return np.asarray(found).reshape(len(found), -1)

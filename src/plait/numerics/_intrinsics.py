@@ -49,21 +49,73 @@ def bits32(typing_context: Any, value: Any) -> Any:
     return types.uint32(types.float32), build
 
 
-def _larger(kind: Any, width: ir.IntType, mask: int) -> Any:
-    @intrinsic
-    def larger(typing_context: Any, found: Any, bits: Any) -> Any:
-        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            own = builder.and_(args[1], ir.Constant(width, mask))
-            return builder.select(builder.icmp_unsigned(">", own, args[0]), own, args[0])
+@intrinsic
+def _wider16(typing_context: Any, found: Any, bits: Any) -> Any:
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        own = builder.and_(args[1], ir.Constant(_I16, 0x7FFF))
+        return builder.select(builder.icmp_unsigned(">", own, args[0]), own, args[0])
 
-        return kind(kind, kind), build
-
-    return larger
+    return types.uint16(types.uint16, types.uint16), build
 
 
-#: The larger of a running maximum and a float's magnitude, as bits.
-larger16 = _larger(types.uint16, _I16, 0x7FFF)
-larger32 = _larger(types.uint32, _I32, 0x7FFFFFFF)
+@njit(cache=True, nogil=True, boundscheck=False)
+def largest16(values: Any) -> Any:
+    """The largest magnitude among bfloat16 values, as bits."""
+    found = np.uint16(0)
+    for i in range(values.shape[0]):
+        found = _wider16(found, values[i])
+    return np.uint32(found)
+
+
+@njit(cache=True, nogil=True, boundscheck=False)
+def largest32(values: Any) -> Any:
+    """The largest magnitude among float32 values, as bits."""
+    found = np.uint32(0)
+    for i in range(values.shape[0]):
+        found = max(found, bits32(values[i]) & np.uint32(0x7FFFFFFF))
+    return found
+
+
+@njit(cache=True, nogil=True, boundscheck=False)
+def local(cut: int, size: int) -> Any:
+    """An index as the elements of a tile see it: between 0 and the tile's size."""
+    return np.int32(min(max(cut, 0), size))
+
+
+@njit(cache=True, nogil=True, boundscheck=False)
+def tally_high(found: Any, size: int, out: Any) -> None:
+    """Count uint16 values into `out`, `(4, 65536)`: neighbours, often equal, have tables of their own."""
+    one = np.uint32(1)
+    words = found.view(np.uint64)
+    first, second, third, fourth = out[0], out[1], out[2], out[3]
+    mask = np.uint64(0xFFFF)
+    for w in range(size // 4):
+        word = words[w]
+        first[word & mask] += one
+        second[(word >> np.uint64(16)) & mask] += one
+        third[(word >> np.uint64(32)) & mask] += one
+        fourth[word >> np.uint64(48)] += one
+    for e in range(size // 4 * 4, size):
+        first[found[e]] += one
+
+
+@njit(cache=True, nogil=True, boundscheck=False)
+def tally_low(found: Any, size: int, prefixes: Any, out: Any) -> None:
+    """Count the low 16 bits of values that begin with each prefix into `out`, `(prefixes, 65536)`."""
+    high, one = np.uint32(16), np.uint32(1)
+    for w in range(prefixes.shape[0]):
+        prefix, counts = prefixes[w], out[w]
+        # Few match: 32 at a time are ruled out by one vector comparison.
+        for block in range(0, size, 32):
+            part = found[block : min(block + 32, size)]
+            hits = np.uint32(0)
+            for e in range(part.shape[0]):
+                hits |= np.uint32((part[e] >> high) == prefix)
+            if hits:
+                for e in range(part.shape[0]):
+                    if (part[e] >> high) == prefix:
+                        counts[part[e] & np.uint32(0xFFFF)] += one
+
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)

@@ -1,0 +1,84 @@
+"""A cell of expressions: what a rule asks for is noted, so that the same numbers can be handed to its kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from plait.engine._job import Job
+from plait.numerics import Expr, Value
+
+Stats = Mapping[str, Sequence[Any]]
+
+
+def is_row_stat(values: Sequence[Any]) -> bool:
+    """Whether every row has its own value of this statistic."""
+    return bool(len(values)) and isinstance(values[0], np.ndarray) and values[0].ndim > 0
+
+
+class TraceCell:
+    """A `Cell` of expressions.
+
+    Attributes:
+        params: where each number is found: ("option" | "each" | "stat", name, index).
+        cuts: which statistics bound `before`: (name, index).
+        row_params: statistics that each row has its own of.
+        row_cuts: the same for bounds.
+        ranks: models whose ranks were asked for.
+    """
+
+    def __init__(self, job: Job, stats: Stats) -> None:
+        self._job, self._stats = job, stats
+        inputs = [Expr("input", (i,)) for i in range(len(job.tensors))]
+        self.base: Value = inputs[0] if job.has_base else None
+        self.models: tuple[Value, ...] = tuple(inputs[1:] if job.has_base else inputs)
+        self.delta: tuple[Value, ...] = (
+            tuple(x - self.base for x in self.models) if self.base is not None else ()
+        )
+        self.params: list[tuple[str, str, int]] = []
+        self.cuts: list[tuple[str, int]] = []
+        self.row_params: list[tuple[str, int]] = []
+        self.row_cuts: list[tuple[str, int]] = []
+        self.ranks: list[int] = []
+
+    def option(self, name: str) -> Any:
+        option = self._job.method.option(name)
+        if option is not None and option.runtime:
+            return _leaf("param", self.params, ("option", name, 0))
+        return self._job.settings.shared[name]
+
+    def each(self, name: str) -> tuple[Value, ...]:
+        count = self._job.settings.models
+        return tuple(_leaf("param", self.params, ("each", name, k)) for k in range(count))
+
+    def stat(self, name: str) -> tuple[Value, ...]:
+        values = self._stats[name]
+        if name.endswith("_cut"):
+            return tuple((name, k) for k in range(len(values)))
+        if is_row_stat(values):
+            return tuple(_leaf("row_param", self.row_params, (name, k)) for k in range(len(values)))
+        return tuple(_leaf("param", self.params, ("stat", name, k)) for k in range(len(values)))
+
+    def has(self, name: str) -> bool:
+        return name in self._stats
+
+    def uniform(self, model: int) -> Value:
+        return Expr("uniform", (model,))
+
+    def rank(self, model: int) -> Value:
+        if model not in self.ranks:
+            self.ranks.append(model)
+        return Expr("rank", (model,))
+
+    def before(self, cut: Any) -> Value:
+        if is_row_stat(self._stats[cut[0]]):
+            return _leaf("row_before", self.row_cuts, cut, boolean=True)
+        return _leaf("before", self.cuts, cut, boolean=True)
+
+
+def _leaf(op: str, known: list[Any], place: Any, *, boolean: bool = False) -> Expr:
+    if place not in known:
+        known.append(place)
+    return Expr(op, (known.index(place),), boolean=boolean)
