@@ -9,8 +9,6 @@ import os
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,15 +35,16 @@ class SourceFile:
     mtime_ns: int
     inode: int
 
-    def read_into(self, view: memoryview, offset: int, where: str | None = None) -> None:
+    def read_into(self, view: memoryview, offset: int) -> None:
         """Fill `view` (bytes) with the file's bytes from `offset` on. Thread-safe.
 
         Raises:
             InputError: the file is gone, was replaced, shrank, or can't be read.
         """
-        with _pool.borrow(self) as handle:
-            done = 0
-            while done < len(view):
+        handle = _pool.borrow(self)
+        try:
+            done, total = 0, len(view)
+            while done < total:
                 try:
                     count = handle.read_at(view[done : done + _LARGEST_READ], offset + done)
                 except OSError as error:
@@ -54,9 +53,11 @@ class SourceFile:
                     raise InputError(
                         f"the file shrank while being read: it had {self.size} bytes, "
                         f"and reading at byte {offset + done} finds its end",
-                        where=where or str(self.path),
+                        where=str(self.path),
                     )
                 done += count
+        finally:
+            _pool.give_back(handle)
 
     def read(self, offset: int, count: int) -> bytes:
         """The `count` bytes from `offset` on."""
@@ -118,20 +119,21 @@ class _DescriptorPool:
         self._lock = threading.Lock()
         self._handles: OrderedDict[SourceFile, _Handle] = OrderedDict()
 
-    @contextmanager
-    def borrow(self, source: SourceFile) -> Iterator[_Handle]:
+    def borrow(self, source: SourceFile) -> _Handle:
+        """An open descriptor, to be given back."""
         with self._lock:
             handle = self._handles.get(source)
             if handle is None:
                 handle = self._handles[source] = _Handle(_open(source))
             self._handles.move_to_end(source)
             handle.users += 1
-        try:
-            yield handle
-        finally:
-            with self._lock:
-                handle.users -= 1
-                self._trim(self._limit)
+        return handle
+
+    def give_back(self, handle: _Handle) -> None:
+        """A descriptor is no longer in use."""
+        with self._lock:
+            handle.users -= 1
+            self._trim(self._limit)
 
     def _trim(self, limit: int) -> None:
         excess = len(self._handles) - limit

@@ -102,9 +102,16 @@ class FileTensor:
         if start < 0 or start + len(out) > math.prod(self.shape):
             raise ValueError(f"elements {start}:{start + len(out)} of {self.name} {self.shape}")
         if len(out):
-            view = memoryview(cast("Any", out.view(torch.uint8).numpy()))
-            where = f"{self.path}: tensor `{self.name}`"
-            self.file.read_into(view, self.offset + start * self.dtype.itemsize, where)
+            self.read_bytes(memoryview(cast("Any", out.view(torch.uint8).numpy())), start)
+
+    def read_bytes(self, view: memoryview, start: int) -> None:
+        """Fill `view` with the bytes of the elements from `start` on; the range is the caller's to keep."""
+        try:
+            self.file.read_into(view, self.offset + start * self.dtype.itemsize)
+        except InputError as error:
+            raise InputError(
+                error.what, where=f"{error.where}: tensor `{self.name}`", hint=error.hint
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,127 +10,106 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plait.engine._job import Block, Job
-from plait.engine._trace import Stats, TraceCell, is_row_stat
+from plait.engine._buffers import Block, native
+from plait.engine._job import Job
+from plait.engine._kernels import NONE, Kernel, Rows, Rule, bits_of, kernel_of, numbers_of, scratch
+from plait.engine._trace import Stats
 from plait.errors import InputError
-from plait.methods import Method, Order, Sums
+from plait.methods import Order
 from plait.numerics import absolute
-from plait.numerics._kernel import Spec, source
-from plait.numerics._kernel_cache import load
-
-Kernel = Callable[..., Any]
-Rule = Callable[[Any], Any]
-Rows = Sequence[Sums | Order]
-_KERNELS: dict[Any, tuple[Kernel, TraceCell, int, Method]] = {}
-_SCRATCH = threading.local()
-_NONE = np.empty((0, 0), dtype=np.uint32)
 
 
-def compiles(job: Job) -> bool:
-    """Whether this job's rules run compiled: on a CPU, in float32, without sums over rows."""
-    if job.device.type != "cpu" or job.compute != torch.float32 or not job.compiled:
-        return False
-    row_sums = any(isinstance(s, Sums) and s.scope == "row" for s in job.method.stages(job.settings))
-    return not row_sums and not job.method.whole(job.settings)
+class Pass:
+    """One rule's way over a tensor, block by block.
 
+    Where rows are looked at it goes chunk by chunk, so that what they need stays in the cache.
 
-def _native(tensor: Tensor) -> np.ndarray[Any, Any]:
-    """float32 as it is, bfloat16 as bits; anything else becomes float32."""
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(np.uint16)
-    return tensor.to(torch.float32).numpy()
+    Args:
+        job: the tensor.
+        kind: of the kernel.
+        rule: what is computed.
+        rows: stages of scope `row`, evaluated on the way.
+        stats: what earlier stages found.
+    """
 
+    def __init__(self, job: Job, kind: str, rule: Rule, rows: Rows, stats: Stats) -> None:
+        self.job, self.kind, self.rule, self.rows, self.stats = job, kind, rule, rows, stats
+        self._by_row = bool(rows) or job.method.by_row
+        self._ready: tuple[Kernel, Sequence[int], Any] | None = None
 
-def _kernel(
-    job: Job, kind: str, rule: Rule, stats: Stats, arrays: Sequence[Any]
-) -> tuple[Kernel, TraceCell, int]:
-    """The kernel of a rule, the cell that traced it, and how many expressions it gives."""
-    words = tuple(
-        (o.name, job.settings.shared[o.name]) for o in job.method.options if not o.per_model and not o.runtime
-    )
-    shape = tuple((name, len(values), is_row_stat(values)) for name, values in sorted(stats.items()))
-    inputs = "".join("b" if a.dtype == np.uint16 else "f" for a in arrays)
-    output = "b" if job.dtype == torch.bfloat16 else "f"
-    # Rules made anew for each tensor have the same code; the method is kept, so its id stays its own.
-    code = getattr(rule, "__code__", rule)
-    key = id(job.method), kind, code, words, shape, inputs, output, job.has_base
-    if key not in _KERNELS:
-        cell = TraceCell(job, stats)
-        found = rule(cell)
-        results = [found] if kind == "combine" else list(found)
-        counts = [len(c) for c in (cell.params, cell.cuts, cell.row_params, cell.row_cuts)]
-        text = source(Spec(kind, inputs, output, *counts, ranks=tuple(cell.ranks)), results)
-        _KERNELS[key] = load(text), cell, len(results), job.method
-    kernel, cell, width, _ = _KERNELS[key]
-    return kernel, cell, width
+    def over(self, block: Block, out: Any, extra: Any, prefixes: Any = NONE) -> None:
+        """Run the kernel over a block; `out` is as long as the block, or holds sums or counts."""
+        arrays = [slot.array for slot in block.slots]
+        size = block.stop - block.start
+        if not self._by_row:
+            self._call(block.start, arrays, self.stats, out, extra, prefixes)
+            return
+        step = self.job.grid.step
+        for first in range(0, size, step):
+            part = [a[first : first + step] for a in arrays]
+            start = block.start + first
+            places = {"combine": slice(first, first + step), "sums": slice(first // step, first // step + 1)}
+            own = out[places[self.kind]] if self.kind in places else out
+            self._call(start, part, self._with_rows(start, part), own, extra, prefixes)
 
+    def width(self, block: Block) -> int:
+        """How many expressions the rule gives."""
+        arrays = [slot.array for slot in block.slots]
+        stats = self._with_rows(block.start, [a[: self.job.grid.step] for a in arrays])
+        return kernel_of(self.job, self.kind, self.rule, stats, arrays)[2]
 
-def _numbers(job: Job, cell: TraceCell, stats: Stats, prefixes: Any = _NONE) -> tuple[Any, ...]:
-    homes: dict[str, Any] = {
-        "option": lambda name, k: job.settings.shared[name],
-        "each": lambda name, k: job.settings.per_model[name][k],
-        "stat": lambda name, k: stats[name][k],
-    }
-    params = np.array([homes[kind](name, k) for kind, name, k in cell.params], dtype=np.float32)
-    limit = np.iinfo(np.int64).max
-    cuts = [stats[name][k] for name, k in cell.cuts]
-    whole = np.array([limit if math.isinf(c) else int(c) for c in cuts], dtype=np.int64)
-    keys = np.array(job.keys, dtype=np.uint64).reshape(-1, 2)
-    row_params = _stacked([stats[name][k] for name, k in cell.row_params], np.float32)
-    row_cuts = _stacked([stats[name][k] for name, k in cell.row_cuts], np.int64)
-    return params, whole, keys, row_params, row_cuts, prefixes
+    def _call(
+        self, start: int, arrays: Sequence[Any], stats: Stats, out: Any, extra: Any, prefixes: Any
+    ) -> None:
+        if self._ready is None or self._by_row:
+            kernel, cell, _ = kernel_of(self.job, self.kind, self.rule, stats, arrays)
+            self._ready = kernel, cell.ranks, numbers_of(self.job, cell, stats, prefixes)
+        kernel, ranked, numbers = self._ready
+        places = [self._places(start, arrays, model) for model in ranked]
+        size, grid = max(len(arrays[0]), 1), self.job.grid
+        step = grid.step if self.kind == "sums" else size
+        kernel(*arrays, *places, out, extra, numbers, start, max(grid.cols, 1), step)
 
-
-def _stacked(columns: Sequence[Any], dtype: Any) -> Any:
-    return np.stack(columns).astype(dtype, copy=False) if columns else np.empty((0, 0), dtype=dtype)
-
-
-def _scratch(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
-    """An array of this thread's, used again and again."""
-    held = _SCRATCH.__dict__.setdefault("held", {})
-    size = math.prod(shape)
-    if name not in held or held[name].size < size or held[name].dtype != dtype:
-        held[name] = np.empty(size, dtype)
-    return held[name][:size].reshape(shape)
-
-
-class _Part:
-    """Some whole chunks of a tensor, with what its rows are known to have."""
-
-    def __init__(self, job: Job, start: int, arrays: Sequence[Any], stats: Stats) -> None:
-        self.job, self.start, self.arrays, self.stats = job, start, arrays, dict(stats)
-        self.size = len(arrays[0])
-
-    def call(self, kind: str, rule: Rule, out: Any, extra: Any, prefixes: Any = _NONE) -> TraceCell:
-        """Run a kernel over the part."""
-        kernel, cell, _ = _kernel(self.job, kind, rule, self.stats, self.arrays)
-        ranks = [self._places(k) for k in cell.ranks]
-        numbers = _numbers(self.job, cell, self.stats, prefixes)
-        cols, step = max(self.job.grid.cols, 1), self.job.grid.step if kind == "sums" else max(self.size, 1)
-        kernel(*self.arrays, *ranks, out, extra, numbers, self.start, cols, step)
-        return cell
-
-    def bits(self, rule: Rule) -> Any:
-        """The bits of the rule's magnitudes, `(magnitudes, size)`."""
-        width = _kernel(self.job, "bits", rule, self.stats, self.arrays)[2]
-        out = _scratch("bits", (width, self.size), np.uint32)
-        self.call("bits", rule, out, None)
-        return out
-
-    def find_rows(self, rows: Rows) -> None:
-        """Evaluate the stages of scope `row`."""
-        for stage in rows:
+    def _with_rows(self, start: int, arrays: Sequence[Any]) -> Stats:
+        """What is known, and what the row stages find here."""
+        found = dict(self.stats)
+        for stage in self.rows:
             if isinstance(stage, Order):
-                found = select(self.job, stage, self.bits(stage.rule), self.job.grid.cols)
-                self.stats[stage.name], self.stats[f"{stage.name}_cut"] = found
+                bits = bits_of(self.job, stage.rule, found, start, arrays)
+                found[stage.name], found[f"{stage.name}_cut"] = select(
+                    self.job, stage, bits, self.job.grid.cols
+                )
+        return found
 
-    def _places(self, model: int) -> Any:
+    def _places(self, start: int, arrays: Sequence[Any], model: int) -> Any:
         from plait.numerics._rows import row_places
 
-        bits = self.bits(_Magnitude(model))
-        out = _scratch(f"places{model}", (self.size,), np.float32)
+        bits = bits_of(self.job, _Magnitude(model), {}, start, arrays)
+        out = scratch(f"places{model}", (bits.shape[1],), np.float32)
         cols = self.job.grid.cols
         row_places(bits[0].reshape(-1, cols), out.reshape(-1, cols))
+        return out
+
+    def combine(self, block: Block) -> Tensor:
+        """The rule over a block, in the output's type; this thread's until the next block.
+
+        Raises:
+            InputError: an input holds NaN or infinity.
+        """
+        dtype, size = self.job.dtype, block.stop - block.start
+        direct = dtype in (torch.bfloat16, torch.float32)
+        memory = scratch("out", (size * 4,), np.uint8)
+        target = torch.from_numpy(memory).view(dtype if direct else torch.float32)[:size]
+        largest = np.zeros(len(block.slots), dtype=np.uint32)
+        self.over(block, native(target), largest)
+        if not self.job.allow_nan:
+            _refuse(self.job, block, largest)
+        return target if direct else target.to(dtype)
+
+    def sums(self, block: Block) -> np.ndarray[Any, Any]:
+        """Sums of the rule's expressions over each chunk of a block, `(chunks, expressions)`."""
+        out = np.zeros((-(-(block.stop - block.start) // self.job.grid.step), self.width(block)))
+        self.over(block, out, None)
         return out
 
 
@@ -165,40 +142,9 @@ def select(job: Job, stage: Order, bits: Any, cols: int) -> tuple[list[Any], lis
     return values, cuts
 
 
-def _parts(job: Job, block: Block, rows: Rows, stats: Stats) -> Iterator[_Part]:
-    """The block as it is, or by chunks where rows are looked at: their scratch stays in the cache."""
-    start, _, tensors = block
-    arrays = [_native(t) for t in tensors]
-    size = len(arrays[0])
-    step = job.grid.step if rows or job.method.by_row else max(size, 1)
-    for first in range(0, size, step):
-        part = _Part(job, start + first, [a[first : first + step] for a in arrays], stats)
-        part.find_rows(rows)
-        yield part
-
-
-def combine(job: Job, block: Block, rows: Rows, stats: Stats, out: Tensor) -> Tensor:
-    """The rule over a block, in the output's type, written into the beginning of `out` where types agree.
-
-    Raises:
-        InputError: an input holds NaN or infinity.
-    """
-    start, stop, tensors = block
-    direct = job.dtype in (torch.bfloat16, torch.float32)
-    target = out[: stop - start] if direct else torch.empty(stop - start, dtype=torch.float32)
-    values = _native(target)
-    largest = np.zeros(len(tensors), dtype=np.uint32)
-    for part in _parts(job, block, rows, stats):
-        first = part.start - start
-        part.call("combine", job.method.combine, values[first : first + part.size], largest)
-    if not job.allow_nan:
-        _refuse(job, tensors, largest)
-    return target if direct else target.to(job.dtype)
-
-
-def _refuse(job: Job, tensors: Sequence[Tensor], largest: Any) -> None:
-    for model, tensor, bits in zip(job.models, tensors, largest, strict=True):
-        infinite = 0x7F80 if tensor.dtype == torch.bfloat16 else 0x7F800000
+def _refuse(job: Job, block: Block, largest: Any) -> None:
+    for model, slot, bits in zip(job.models, block.slots, largest, strict=True):
+        infinite = 0x7F80 if slot.array.dtype == np.uint16 else 0x7F800000
         if bits >= infinite:
             raise bad_value(job.name, model, nan=bits > infinite)
 
@@ -212,17 +158,6 @@ def bad_value(name: str, model: str, *, nan: bool) -> InputError:
     )
 
 
-def sums(job: Job, block: Block, rule: Rule, rows: Rows, stats: Stats) -> np.ndarray[Any, Any]:
-    """Sums of the rule's expressions over each chunk of a block, `(chunks, expressions)`."""
-    found = []
-    for part in _parts(job, block, rows, stats):
-        width = _kernel(job, "sums", rule, part.stats, part.arrays)[2]
-        out = np.zeros((-(-part.size // job.grid.step), width))
-        part.call("sums", rule, out, None)
-        found.append(out)
-    return np.concatenate(found)
-
-
 class Tally:
     """Histograms of a rule's magnitudes over one tensor, block by block.
 
@@ -230,31 +165,32 @@ class Tally:
         zeros: how many of each magnitude are zero, after `high`.
     """
 
-    def __init__(self, job: Job, rule: Rule) -> None:
-        self.job, self.rule = job, rule
+    def __init__(self, job: Job, rule: Rule, stats: Stats) -> None:
+        self._job, self._rule, self._stats = job, rule, stats
+        self._pass: Pass | None = None
         self._out: Any = None
         self.zeros: Any = None
 
-    def high(self, block: Block, stats: Stats) -> None:
+    def high(self, block: Block) -> None:
         """Count the first 16 bits."""
-        for part in _parts(self.job, block, (), stats):
-            if self._out is None:
-                width = _kernel(self.job, "counts", self.rule, part.stats, part.arrays)[2]
-                self._out = _scratch("high", (width, 4, 1 << 16), np.uint32)
-                self._out[:] = 0
-                self.zeros = np.zeros(width, dtype=np.int64)
-            part.call("counts", self.rule, self._out, self.zeros)
+        if self._pass is None:
+            self._pass = Pass(self._job, "counts", self._rule, (), self._stats)
+            width = self._pass.width(block)
+            self._out = scratch("high", (width, 4, 1 << 16), np.uint32)
+            self._out[:] = 0
+            self.zeros = np.zeros(width, dtype=np.int64)
+        self._pass.over(block, self._out, self.zeros)
 
-    def low(self, block: Block, stats: Stats, prefixes: Any) -> None:
+    def low(self, block: Block, prefixes: Any) -> None:
         """Count the last 16 bits of those that begin with each prefix, `(magnitudes, prefixes)` uint32."""
-        for part in _parts(self.job, block, (), stats):
-            if self._out is None:
-                self._out = _scratch("low", (*prefixes.shape, 1 << 16), np.uint32)
-                self._out[:] = 0
-            part.call("refine", self.rule, self._out, None, prefixes)
+        if self._pass is None:
+            self._pass = Pass(self._job, "refine", self._rule, (), self._stats)
+            self._out = scratch("low", (*prefixes.shape, 1 << 16), np.uint32)
+            self._out[:] = 0
+        self._pass.over(block, self._out, None, prefixes)
 
     def counts(self) -> Any:
-        """What was counted: `(magnitudes, 65536)` after `high`, `(magnitudes, prefixes, 65536)` after `low`."""
+        """Counts: `(magnitudes, 65536)` after `high`, `(magnitudes, prefixes, 65536)` after `low`."""
         if self.zeros is not None:
             return self._out.sum(1, dtype=np.int64)
         return self._out.astype(np.int64)

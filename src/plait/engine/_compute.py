@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plait.engine._compiled import combine, compiles
+from plait.engine._compiled import Pass
 from plait.engine._job import BlockCell, Job
+from plait.engine._kernels import compiles
 from plait.engine._stages import OrderSearch, Stage, Stats, chunk_cell, sum_partials
 from plait.methods import Order, Sums
 
@@ -88,16 +89,16 @@ def merged(job: Job, known: Mapping[str, Sequence[Any]]) -> Iterator[tuple[int, 
         return
     stats, rows = tensor_stages(job, known)
     fast = compiles(job)
-    out = torch.empty(min(job.limit_of_chunks, job.grid.numel), dtype=job.dtype) if fast else torch.empty(0)
+    run = Pass(job, "combine", job.method.combine, rows, stats)
     for block in job.blocks():
         if fast:
-            yield block[0], combine(job, block, rows, stats, out)
+            yield block.start, run.combine(block)
             continue
         parts = [
             _rounded(job.method.combine(chunk_cell(job, start, stop, values, rows, stats)), job)
             for start, stop, values in job.chunks(block)
         ]
-        yield block[0], parts[0] if len(parts) == 1 else torch.cat(parts)
+        yield block.start, parts[0] if len(parts) == 1 else torch.cat(parts)
     job.release()
 
 

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from plait.checkpoint import LazyTensor
+from plait.engine._buffers import Block, Slot, carve
 from plait.errors import InputError
-from plait.methods import Method, Settings
+from plait.methods import Method, Settings, Sums
 from plait.numerics import Grid, Value, grid, row_ranks, uniform
-
-Block = tuple[int, int, list[Tensor]]
 
 
 @dataclass
@@ -71,17 +70,35 @@ class Job:
         return max(self.limit // self.grid.step, 1) * self.grid.step
 
     def blocks(self) -> Iterator[Block]:
-        """`(start, stop, inputs)` of each block; inputs are flat and in their own types."""
+        """The inputs, block by block.
+
+        A block is the caller's until it asks for the next one, unless the job holds its inputs.
+        """
         if self._held:
             yield from self._held
             return
-        cut, held = self.grid, []
+        cut = self.grid
+        length = cut.numel if self.hold else min(self.limit_of_chunks, cut.numel)
+        memory = carve([(length, tensor.dtype) for tensor in self.tensors])
+        blocks: dict[int, Block] = {}
         for start, stop in cut.blocks(self.limit):
-            block = start, stop, [tensor.read_flat(start, stop) for tensor in self.tensors]
-            if self.hold:
-                held.append(block)
+            if self.hold or stop - start not in blocks:
+                first = start if self.hold else 0
+                parts = [whole[first : first + stop - start] for whole in memory]
+                slots = [Slot(tensor, part) for tensor, part in zip(self.tensors, parts, strict=True)]
+                blocks[start if self.hold else stop - start] = Block(start, stop, slots)
+            block = blocks[start if self.hold else stop - start]
+            block.start, block.stop = start, stop
+            block.read()
             yield block
-        self._held = held
+        if self.hold:
+            self._held = list(blocks.values())
+
+    @property
+    def passes(self) -> int:
+        """How often the inputs are gone through, for what is found in this tensor alone."""
+        found = [stage for stage in self.method.stages(self.settings) if stage.scope == "tensor"]
+        return 1 + sum(1 if isinstance(stage, Sums) else 3 for stage in found)
 
     def release(self) -> None:
         """Let go of what was held."""
@@ -89,7 +106,7 @@ class Job:
 
     def chunks(self, block: Block) -> Iterator[tuple[int, int, list[Tensor]]]:
         """The block's chunks, each `(start, stop, values)` with values `(rows, cols)` in the compute type."""
-        start, stop, inputs = block
+        start, stop, inputs = block.start, block.stop, block.inputs
         cut = self.grid
         for first in range(start, stop, cut.step):
             last = min(first + cut.step, stop)

@@ -152,7 +152,10 @@ def _fill(plan: Plan, work: Work, progress: Report | None) -> None:
         # numpy's stubs do not say that an array is a buffer.
         raw = cast("Any", values.contiguous().view(torch.uint8).numpy())
         data = memoryview(raw) if values.numel() else memoryview(b"")
-        hashers.setdefault(output.name, blake3()).update(data)
+        hasher = hashers.get(output.name)
+        if hasher is None:
+            hasher = hashers[output.name] = blake3()
+        hasher.update(data)
         work.write(file, offset + start * output.dtype.itemsize, data)
 
     def finished(output: Output) -> None:

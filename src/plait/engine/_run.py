@@ -22,7 +22,8 @@ from plait.methods import Order, Sums
 from plait.numerics import stream_key
 
 _COPY = 4 << 20
-_BLOCK = 1 << 20
+#: Elements of a block: large enough for few system calls, small enough to stay in the second-level cache.
+_BLOCK = 1 << 18
 
 
 @dataclass
@@ -152,7 +153,7 @@ class Runner:
         models = output.models[1:] if output.has_base else output.models
         width = sum(t.dtype.itemsize for t in output.inputs)
         numel = math.prod(output.shape)
-        return Job(
+        job = Job(
             name=output.name,
             shape=output.shape,
             method=plan.method,
@@ -164,11 +165,13 @@ class Runner:
             compute=plan.compute,
             dtype=output.dtype,
             allow_nan=plan.options.allow_nan,
-            limit=max(min(_BLOCK, self.budget // (3 * (width + output.dtype.itemsize))), 1),
-            hold=numel * width <= self.budget // 2,
+            limit=max(min(_BLOCK, self.budget // (4 * (width + output.dtype.itemsize))), 1),
+            hold=False,
             device=torch.device(plan.options.device),
             compiled=plan.compiled,
         )
+        job.hold = numel * width <= self.budget // 2 and job.passes > 1
+        return job
 
     def _known(self, known: Mapping[str, Any], output: Output) -> dict[str, Any]:
         """Model-wide results as one tensor sees them: its own cut among equals."""

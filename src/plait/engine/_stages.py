@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from plait.engine._compiled import Tally, compiles, sums
+from plait.engine._buffers import Block, Slot
+from plait.engine._compiled import Pass, Tally
 from plait.engine._job import BlockCell, Job
+from plait.engine._kernels import compiles
 from plait.methods import Order, Settings, Sums
 from plait.numerics import Search, bit_levels, keys, level_counts, row_order, where
 
@@ -57,7 +59,8 @@ def _row_order(job: Job, stage: Order, cell: BlockCell, found: dict[str, Any]) -
 def sum_partials(job: Job, stage: Sums, rows: Sequence[Stage], stats: Stats) -> list[float]:
     """Σ of each expression over one tensor: float64 within a chunk, exactly rounded over chunks."""
     if compiles(job):
-        blocks = [sums(job, block, stage.rule, rows, stats) for block in job.blocks()]
+        run = Pass(job, "sums", stage.rule, rows, stats)
+        blocks = [run.sums(block) for block in job.blocks()]
         return [math.fsum(column) for column in np.concatenate(blocks).T] if blocks else []
     parts: list[list[float]] = []
     for _, _, cell in cells(job, rows, stats):
@@ -95,10 +98,10 @@ class OrderSearch:
         return found
 
     def _count_compiled(self, job: Job, level: int, stats: Stats) -> dict[tuple[int, int], Any]:
-        tally = Tally(job, self.stage.rule)
+        tally = Tally(job, self.stage.rule, stats)
         if not level:
             for block in job.blocks():
-                tally.high(block, stats)
+                tally.high(block)
             found: dict[tuple[int, int], Any] = {(m, 0): counts for m, counts in enumerate(tally.counts())}
             return {**found, **{(m, -1): int(count) for m, count in enumerate(tally.zeros)}}
         wanted = [sorted({s.prefix for s in ss if s.rank > 0}) for ss in self.searches]
@@ -108,7 +111,7 @@ class OrderSearch:
         # A prefix that no key has fills the places that are left.
         padded = np.asarray([p + [1 << 16] * (width - len(p)) for p in wanted], dtype=np.uint32)
         for block in job.blocks():
-            tally.low(block, stats, padded)
+            tally.low(block, padded)
         counts = tally.counts()
         return {(m, p): counts[m, w] for m, prefixes in enumerate(wanted) for w, p in enumerate(prefixes)}
 
@@ -177,7 +180,9 @@ class OrderSearch:
         """The index behind the rank-th equal of one chunk."""
         start = chunk * job.grid.step
         stop = min(start + job.grid.step, job.grid.numel)
-        block = start, stop, [tensor.read_flat(start, stop) for tensor in job.tensors]
+        slots = [Slot(t, torch.empty(stop - start, dtype=t.dtype)) for t in job.tensors]
+        block = Block(start, stop, slots)
+        block.read()
         (_, _, values), *_ = job.chunks(block)
         magnitudes = self.stage.rule(chunk_cell(job, start, stop, values, rows, stats))
         threshold = torch.tensor(stats["equal"][search], dtype=job.compute, device=job.device)
@@ -188,7 +193,8 @@ class OrderSearch:
 def _chunk_sums(job: Job, rule: Any, rows: Sequence[Stage], stats: Stats) -> Any:
     """Σ of each expression over each chunk, `(chunks, expressions)`."""
     if compiles(job):
-        blocks = [sums(job, block, rule, rows, stats) for block in job.blocks()]
+        run = Pass(job, "sums", rule, rows, stats)
+        blocks = [run.sums(block) for block in job.blocks()]
         return np.concatenate(blocks) if blocks else np.zeros((0, len(stats["equal"])))
     found = [[float(v.double().sum()) for v in rule(cell)] for _, _, cell in cells(job, rows, stats)]
     return np.asarray(found).reshape(len(found), -1)

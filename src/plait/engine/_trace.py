@@ -1,4 +1,4 @@
-"""A cell of expressions: what a rule asks for is noted, so that the same numbers can be handed to its kernel."""
+"""A cell of expressions: what a rule asks for is noted, so that its kernel can be handed the same."""
 
 from __future__ import annotations
 

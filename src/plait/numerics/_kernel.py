@@ -124,7 +124,11 @@ def _tile_start(spec: Spec, draws: Sequence[int], longest: int) -> list[str]:
     by_row = bool(spec.row_params or spec.row_cuts)
     lines = ["size = stop - position"]
     if by_row:
-        lines += ["row = position // cols", "column = position - row * cols", "size = min(size, cols - column)"]
+        lines += [
+            "row = position // cols",
+            "column = position - row * cols",
+            "size = min(size, cols - column)",
+        ]
     if longest:
         lines += [f"size = min(size, {longest})"]
     if draws:
@@ -173,10 +177,16 @@ def _counts(spec: Spec, names: Sequence[str]) -> _Body:
     setup, element, end = [], [], []
     for j, name in enumerate(names):
         setup += [f"t{j} = np.empty({_TILE}, np.uint16)", f"z{j} = np.int64(0)", f"y{j} = np.int32(0)"]
-        element += [f"d{j} = bits32({name})", f"t{j}[e] = np.uint16(d{j} >> 16)", f"y{j} += np.int32(d{j} == 0)"]
+        element += [
+            f"d{j} = bits32({name})",
+            f"t{j}[e] = np.uint16(d{j} >> 16)",
+            f"y{j} += np.int32(d{j} == 0)",
+        ]
         end.append(f"extra[{j}] += z{j}")
     slices = [f"y{j} = np.int32(0)" for j in range(len(names))]
-    tile_end = [line for j in range(len(names)) for line in (f"z{j} += y{j}", f"tally_high(t{j}, size, out[{j}])")]
+    tile_end = [
+        line for j in range(len(names)) for line in (f"z{j} += y{j}", f"tally_high(t{j}, size, out[{j}])")
+    ]
     return _Body(setup, [], slices, element, tile_end, [], end, _TILE)
 
 

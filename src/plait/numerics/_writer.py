@@ -22,6 +22,7 @@ _BINARY = {
 }
 _CALLS = {"abs": "abs", "sqrt": "math.sqrt", "exp": "math.exp", "tanh": "math.tanh"}
 
+
 class Writer:
     """Turns expressions into assignments, each distinct term once."""
 

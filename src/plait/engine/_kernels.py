@@ -1,0 +1,94 @@
+"""Kernels of rules: traced once, compiled once, and handed the numbers that each tensor has."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from plait.engine._job import Job
+from plait.engine._trace import Stats, TraceCell, is_row_stat
+from plait.methods import Method, Order, Sums
+from plait.numerics._kernel import Spec, source
+from plait.numerics._kernel_cache import load
+
+Kernel = Callable[..., Any]
+Rule = Callable[[Any], Any]
+Rows = Sequence[Sums | Order]
+_KERNELS: dict[Any, tuple[Kernel, TraceCell, int, Method]] = {}
+_OWN = threading.local()
+NONE = np.empty((0, 0), dtype=np.uint32)
+
+
+def compiles(job: Job) -> bool:
+    """Whether this job's rules run compiled: on a CPU, in float32, without sums over rows."""
+    if job.device.type != "cpu" or job.compute != torch.float32 or not job.compiled:
+        return False
+    row_sums = any(isinstance(s, Sums) and s.scope == "row" for s in job.method.stages(job.settings))
+    return not row_sums and not job.method.whole(job.settings)
+
+
+def kernel_of(
+    job: Job, kind: str, rule: Rule, stats: Stats, arrays: Sequence[Any]
+) -> tuple[Kernel, TraceCell, int]:
+    """The kernel of a rule, the cell that traced it, and how many expressions it gives."""
+    words = tuple(
+        (o.name, job.settings.shared[o.name]) for o in job.method.options if not o.per_model and not o.runtime
+    )
+    shape = tuple((name, len(values), is_row_stat(values)) for name, values in sorted(stats.items()))
+    inputs = "".join("b" if a.dtype == np.uint16 else "f" for a in arrays)
+    output = "b" if job.dtype == torch.bfloat16 else "f"
+    # Rules made anew for each tensor have the same code; the method is kept, so its id stays its own.
+    code = getattr(rule, "__code__", rule)
+    key = id(job.method), kind, code, words, shape, inputs, output, job.has_base
+    if key not in _KERNELS:
+        cell = TraceCell(job, stats)
+        found = rule(cell)
+        results = [found] if kind == "combine" else list(found)
+        counts = [len(c) for c in (cell.params, cell.cuts, cell.row_params, cell.row_cuts)]
+        text = source(Spec(kind, inputs, output, *counts, ranks=tuple(cell.ranks)), results)
+        _KERNELS[key] = load(text), cell, len(results), job.method
+    kernel, cell, width, _ = _KERNELS[key]
+    return kernel, cell, width
+
+
+def numbers_of(job: Job, cell: TraceCell, stats: Stats, prefixes: Any = NONE) -> tuple[Any, ...]:
+    homes: dict[str, Any] = {
+        "option": lambda name, k: job.settings.shared[name],
+        "each": lambda name, k: job.settings.per_model[name][k],
+        "stat": lambda name, k: stats[name][k],
+    }
+    params = np.array([homes[kind](name, k) for kind, name, k in cell.params], dtype=np.float32)
+    limit = np.iinfo(np.int64).max
+    cuts = [stats[name][k] for name, k in cell.cuts]
+    whole = np.array([limit if math.isinf(c) else int(c) for c in cuts], dtype=np.int64)
+    keys = np.array(job.keys, dtype=np.uint64).reshape(-1, 2)
+    row_params = _stacked([stats[name][k] for name, k in cell.row_params], np.float32)
+    row_cuts = _stacked([stats[name][k] for name, k in cell.row_cuts], np.int64)
+    return params, whole, keys, row_params, row_cuts, prefixes
+
+
+def _stacked(columns: Sequence[Any], dtype: Any) -> Any:
+    return np.stack(columns).astype(dtype, copy=False) if columns else np.empty((0, 0), dtype=dtype)
+
+
+def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
+    """An array of this thread's, used again and again."""
+    held = _OWN.__dict__.setdefault("held", {})
+    size = math.prod(shape)
+    if name not in held or held[name].size < size or held[name].dtype != dtype:
+        held[name] = np.empty(size, dtype)
+    return held[name][:size].reshape(shape)
+
+
+def bits_of(job: Job, rule: Rule, stats: Stats, start: int, arrays: Sequence[Any]) -> Any:
+    """The bits of a rule's magnitudes, `(magnitudes, elements)` uint32; this thread's until the next."""
+    kernel, cell, width = kernel_of(job, "bits", rule, stats, arrays)
+    size = len(arrays[0])
+    out = scratch("bits", (width, size), np.uint32)
+    kernel(*arrays, out, None, numbers_of(job, cell, stats), start, max(job.grid.cols, 1), max(size, 1))
+    return out
