@@ -22,8 +22,8 @@ from plait.methods import Order, Sums
 from plait.numerics import stream_key
 
 _COPY = 4 << 20
-#: Elements of a block: large enough for few system calls, small enough to stay in the second-level cache.
-_BLOCK = 1 << 18
+#: Elements of a block, at most: system calls and Python cost less than a larger cache would win.
+_BLOCK = 1 << 20
 
 
 @dataclass
