@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from plait.engine._band import order_in_one_pass
 from plait.engine._compiled import Pass
 from plait.engine._job import BlockCell, Job
 from plait.engine._kernels import compiles
@@ -44,6 +45,9 @@ def tensor_stages(
 def _one_stage(job: Job, stage: Stage, rows: Sequence[Stage], stats: Stats) -> Stats:
     if isinstance(stage, Sums):
         return finish_sums(job, stage, sum_partials(job, stage, rows, stats))
+    found = order_in_one_pass(job, stage, stats) if not rows else None
+    if found is not None:
+        return order_stats(stage, *found)
     search = OrderSearch(stage, [job])
     for level in range(search.levels):
         counts = search.count(job, level, rows, stats)

@@ -36,6 +36,7 @@ class Job:
         allow_nan: let infinities and NaN pass.
         limit: elements of a block, at most (but a chunk at least).
         hold: keep all inputs in memory after the first pass.
+        memory: bytes that finding thresholds may take besides.
         device: where rules are evaluated.
         compiled: run rules as compiled loops where that is possible.
     """
@@ -53,6 +54,7 @@ class Job:
     allow_nan: bool = False
     limit: int = 1 << 20
     hold: bool = True
+    memory: int = 1 << 28
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     compiled: bool = False
     checked: bool = False
@@ -93,6 +95,12 @@ class Job:
             yield block
         if self.hold:
             self._held = list(blocks.values())
+
+    def piece(self, start: int, stop: int) -> Block:
+        """Any stretch of the inputs, in memory of its own."""
+        block = Block(start, stop, [Slot(t, torch.empty(stop - start, dtype=t.dtype)) for t in self.tensors])
+        block.read()
+        return block
 
     @property
     def passes(self) -> int:

@@ -167,6 +167,7 @@ class Runner:
             allow_nan=plan.options.allow_nan,
             limit=max(min(_BLOCK, self.budget // (4 * (width + output.dtype.itemsize))), 1),
             hold=False,
+            memory=self.budget // 3,
             device=torch.device(plan.options.device),
             compiled=plan.compiled,
         )

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from plait.engine._buffers import Block, Slot
 from plait.engine._compiled import Pass, Tally
 from plait.engine._job import BlockCell, Job
 from plait.engine._kernels import compiles
@@ -180,9 +179,7 @@ class OrderSearch:
         """The index behind the rank-th equal of one chunk."""
         start = chunk * job.grid.step
         stop = min(start + job.grid.step, job.grid.numel)
-        slots = [Slot(t, torch.empty(stop - start, dtype=t.dtype)) for t in job.tensors]
-        block = Block(start, stop, slots)
-        block.read()
+        block = job.piece(start, stop)
         (_, _, values), *_ = job.chunks(block)
         magnitudes = self.stage.rule(chunk_cell(job, start, stop, values, rows, stats))
         threshold = torch.tensor(stats["equal"][search], dtype=job.compute, device=job.device)

@@ -99,24 +99,6 @@ def tally_high(found: Any, size: int, out: Any) -> None:
         first[found[e]] += one
 
 
-@njit(cache=True, nogil=True, boundscheck=False)
-def tally_low(found: Any, size: int, prefixes: Any, out: Any) -> None:
-    """Count the low 16 bits of values that begin with each prefix into `out`, `(prefixes, 65536)`."""
-    high, one = np.uint32(16), np.uint32(1)
-    for w in range(prefixes.shape[0]):
-        prefix, counts = prefixes[w], out[w]
-        # Few match: 32 at a time are ruled out by one vector comparison.
-        for block in range(0, size, 32):
-            part = found[block : min(block + 32, size)]
-            hits = np.uint32(0)
-            for e in range(part.shape[0]):
-                hits |= np.uint32((part[e] >> high) == prefix)
-            if hits:
-                for e in range(part.shape[0]):
-                    if (part[e] >> high) == prefix:
-                        counts[part[e] & np.uint32(0xFFFF)] += one
-
-
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 _LOW, _HALF, _EIGHT = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(8)

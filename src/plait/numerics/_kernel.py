@@ -11,14 +11,19 @@ slices from 0 on, which is what lets LLVM turn it into vector instructions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from plait.numerics._ops import Expr
 from plait.numerics._writer import Writer
 
 #: Elements whose magnitudes' bits are kept at a time, between computing and counting them.
 _TILE = 2048
-_IMPORTS = "draw_group, from_bf16, local, largest16, largest32, tally_high, tally_low, bits32, to_bf16"
+#: More inputs than this are first copied, tile by tile, into one memory.
+_DIRECT = 7
+_STAGE = 1024
+#: Kinds whose magnitudes are computed one after the other.
+_LOOP_EACH = ("bits", "counts", "refine", "band")
+_IMPORTS = "draw_group, from_bf16, local, largest16, largest32, tally_high, bits32, to_bf16"
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,8 @@ class Spec:
 
     Attributes:
         kind: `combine` (the values), `sums` (of each expression over each `step` elements), `bits` (of each
-            magnitude), `counts` (of their first 16 bits), `refine` (of their last 16 bits under prefixes).
+            magnitude), `counts` (of their first 16 bits), `refine` (of their last 16 bits under prefixes),
+            `band` (those between bounds, and how many lie above).
         inputs: `b` (bfloat16) or `f` (float32) for each input.
         output: `b` or `f`, for `combine`.
         params: how many numbers are the same everywhere.
@@ -49,24 +55,31 @@ class Spec:
 
 @dataclass
 class _Body:
-    """What a kind of kernel does: before all, per chunk of `step`, per tile, per element, and after each."""
+    """What a kind of kernel does: before all, per chunk of `step`, per tile, in loops, and after each."""
 
-    setup: list[str]
-    chunk: list[str]
-    slices: list[str]
-    element: list[str]
-    tile_end: list[str]
-    chunk_end: list[str]
-    end: list[str]
+    loops: list[list[str]]
+    setup: list[str] = field(default_factory=list)
+    chunk: list[str] = field(default_factory=list)
+    slices: list[str] = field(default_factory=list)
+    tile_end: list[str] = field(default_factory=list)
+    chunk_end: list[str] = field(default_factory=list)
+    end: list[str] = field(default_factory=list)
     tile: int = 0
 
 
 def source(spec: Spec, results: Sequence[Expr]) -> str:
     """The kernel's text."""
-    writer = Writer()
-    names = [writer.name(result) for result in results]
+    constants: dict[float, str] = {}
+    if spec.kind in _LOOP_EACH:
+        writers = [Writer(constants, f"v{j}_") for j in range(len(results))]
+    else:
+        writers = [Writer(constants)] * len(results)
+    names = [writer.name(result) for writer, result in zip(writers, results, strict=True)]
     body = _BODIES[spec.kind](spec, names)
-    draws = sorted(writer.draws)
+    draws = sorted(set().union(*(writer.draws for writer in writers)))
+    # LLVM checks at run time that what is written overlaps nothing that is read, and gives up on too many.
+    staged = len(spec.inputs) + len(spec.ranks) + len(draws) > _DIRECT
+    tile = min(body.tile or _STAGE, _STAGE) if staged else body.tile
     arguments = [f"a{i}" for i in range(len(spec.inputs))] + [f"r{k}" for k in spec.ranks]
     flags = ', fastmath={"reassoc"}' if spec.kind == "sums" else ""
     head = [
@@ -75,21 +88,20 @@ def source(spec: Spec, results: Sequence[Expr]) -> str:
         "import numpy as np",
         "from numba import njit",
         f"from plait.numerics._intrinsics import {_IMPORTS}",
-        *(f"{name} = np.float32({value!r})" for value, name in writer.constants.items()),
+        "from plait.numerics._masks import gather_band, tally_low",
+        *(f"{name} = np.float32({value!r})" for value, name in constants.items()),
         "",
         f'@njit(cache=True, nogil=True, error_model="numpy", boundscheck=False{flags})',
         f"def kernel({', '.join(arguments)}, out, extra, numbers, start, cols, step):",
     ]
-    elements = [
-        *(f"x{i} = {_load(kind, i)}" for i, kind in enumerate(spec.inputs)),
-        *writer.lines,
-        *body.element,
-    ]
-    tile = [
-        *_tile_start(spec, draws, body.tile),
+    loops: list[str] = []
+    for lines, writer in zip(body.loops, dict.fromkeys(writers), strict=True):
+        loops += ["for e in range(size):", *_indent(_inputs(spec, staged) + writer.lines + lines)]
+    steps = [
+        *_tile_start(spec, draws, tile, staged),
+        *(_stages(spec, draws) if staged else []),
         *body.slices,
-        "for e in range(size):",
-        *_indent(elements),
+        *loops,
         *body.tile_end,
         "position += size",
     ]
@@ -98,17 +110,43 @@ def source(spec: Spec, results: Sequence[Expr]) -> str:
         *(f"p{i} = params[{i}]" for i in range(spec.params)),
         *(f"u{k} = np.empty(1024, np.float32)" for k in draws),
         *(["drawn = np.int64(-1)"] if draws else []),
+        *(_stage_memory(spec, draws) if staged else []),
         *body.setup,
         "total = a0.shape[0]",
         "for chunk in range(0, total, step):",
         "    position, stop = chunk, min(chunk + step, total)",
         *_indent(body.chunk),
         "    while position < stop:",
-        *_indent(_indent(tile)),
+        *_indent(_indent(steps)),
         *_indent(body.chunk_end),
         *body.end,
     ]
     return "\n".join(head + _indent(text)).replace("inf)", "np.inf)") + "\n"
+
+
+def _inputs(spec: Spec, staged: bool) -> list[str]:
+    return [f"x{i} = " + (f"s{i}[e]" if staged else _load(kind, i)) for i, kind in enumerate(spec.inputs)]
+
+
+def _staged_names(spec: Spec, draws: Sequence[int]) -> list[tuple[str, str]]:
+    """What is copied into one memory first: the name there, and where it comes from."""
+    inputs = [(f"s{i}", _load(kind, i)) for i, kind in enumerate(spec.inputs)]
+    ranks = [(f"k{k}", f"c{k}[e]") for k in spec.ranks]
+    return inputs + ranks + [(f"w{k}", f"v{k}[e]") for k in draws]
+
+
+def _stage_memory(spec: Spec, draws: Sequence[int]) -> list[str]:
+    names = [name for name, _ in _staged_names(spec, draws)]
+    lines = [f"staged = np.empty({_STAGE * (len(names) + 1)}, np.float32)"]
+    lines += [f"{name} = staged[{_STAGE * i}:{_STAGE * (i + 1)}]" for i, name in enumerate(names)]
+    return lines
+
+
+def _stages(spec: Spec, draws: Sequence[int]) -> list[str]:
+    lines = []
+    for name, value in _staged_names(spec, draws):
+        lines += ["for e in range(size):", f"    {name}[e] = {value}"]
+    return lines
 
 
 def _load(kind: str, i: int) -> str:
@@ -119,7 +157,7 @@ def _indent(lines: Sequence[str]) -> list[str]:
     return [f"    {line}" for line in lines]
 
 
-def _tile_start(spec: Spec, draws: Sequence[int], longest: int) -> list[str]:
+def _tile_start(spec: Spec, draws: Sequence[int], longest: int, staged: bool) -> list[str]:
     """From `position` on: how many elements go together, and the slices that they are."""
     by_row = bool(spec.row_params or spec.row_cuts)
     lines = ["size = stop - position"]
@@ -139,10 +177,10 @@ def _tile_start(spec: Spec, draws: Sequence[int], longest: int) -> list[str]:
             "if group != drawn:",
             *(f"    draw_group(group, keys[{k}, 0], keys[{k}, 1], u{k})" for k in draws),
             "    drawn = group",
-            *(f"w{k} = u{k}[low:low + size]" for k in draws),
+            *(f"{'v' if staged else 'w'}{k} = u{k}[low:low + size]" for k in draws),
         ]
     lines += [f"b{i} = a{i}[position:position + size]" for i in range(len(spec.inputs))]
-    lines += [f"k{k} = r{k}[position:position + size]" for k in spec.ranks]
+    lines += [f"{'c' if staged else 'k'}{k} = r{k}[position:position + size]" for k in spec.ranks]
     lines += [f"g{i} = row_params[{i}, row]" for i in range(spec.row_params)]
     lines += [f"l{i} = local(cuts[{i}] - start - position, size)" for i in range(spec.cuts)]
     lines += [f"h{i} = local(row_cuts[{i}, row] - column, size)" for i in range(spec.row_cuts)]
@@ -155,46 +193,79 @@ def _combine(spec: Spec, names: Sequence[str]) -> _Body:
         f"extra[{i}] = max(extra[{i}], largest{'16' if kind == 'b' else '32'}(a{i}))"
         for i, kind in enumerate(spec.inputs)
     ]
-    return _Body([], [], ["o = out[position:position + size]"], [f"o[e] = {value}"], [], [], largest)
+    return _Body([[f"o[e] = {value}"]], slices=["o = out[position:position + size]"], end=largest)
 
 
 def _sums(spec: Spec, names: Sequence[str]) -> _Body:
-    chunk = [f"s{j} = 0.0" for j in range(len(names))]
-    # Sums of tiles first: the inner ones become vectors, and their bits do not depend on the block.
-    slices = [f"t{j} = 0.0" for j in range(len(names))]
-    element = [f"t{j} += np.float64({name})" for j, name in enumerate(names)]
-    tile_end = [f"s{j} += t{j}" for j in range(len(names))]
-    close = [f"out[chunk // step, {j}] = s{j}" for j in range(len(names))]
-    return _Body([], chunk, slices, element, tile_end, close, [])
+    return _Body(
+        [[f"t{j} += np.float64({name})" for j, name in enumerate(names)]],
+        chunk=[f"s_{j} = 0.0" for j in range(len(names))],
+        # Sums of tiles first: the inner ones become vectors, and their bits do not depend on the block.
+        slices=[f"t{j} = 0.0" for j in range(len(names))],
+        tile_end=[f"s_{j} += t{j}" for j in range(len(names))],
+        chunk_end=[f"out[chunk // step, {j}] = s_{j}" for j in range(len(names))],
+    )
 
 
 def _bits(spec: Spec, names: Sequence[str]) -> _Body:
     slices = [f"o{j} = out[{j}, position:position + size]" for j in range(len(names))]
-    return _Body([], [], slices, [f"o{j}[e] = bits32({n})" for j, n in enumerate(names)], [], [], [])
+    return _Body([[f"o{j}[e] = bits32({name})"] for j, name in enumerate(names)], slices=slices)
 
 
 def _counts(spec: Spec, names: Sequence[str]) -> _Body:
-    setup, element, end = [], [], []
-    for j, name in enumerate(names):
-        setup += [f"t{j} = np.empty({_TILE}, np.uint16)", f"z{j} = np.int64(0)", f"y{j} = np.int32(0)"]
-        element += [
-            f"d{j} = bits32({name})",
-            f"t{j}[e] = np.uint16(d{j} >> 16)",
-            f"y{j} += np.int32(d{j} == 0)",
-        ]
-        end.append(f"extra[{j}] += z{j}")
-    slices = [f"y{j} = np.int32(0)" for j in range(len(names))]
-    tile_end = [
-        line for j in range(len(names)) for line in (f"z{j} += y{j}", f"tally_high(t{j}, size, out[{j}])")
-    ]
-    return _Body(setup, [], slices, element, tile_end, [], end, _TILE)
+    count = range(len(names))
+    return _Body(
+        [
+            [f"d = bits32({name})", f"t{j}[e] = np.uint16(d >> 16)", f"y{j} += np.int32(d == 0)"]
+            for j, name in enumerate(names)
+        ],
+        setup=[
+            line for j in count for line in (f"t{j} = np.empty({_TILE}, np.uint16)", f"z{j} = np.int64(0)")
+        ],
+        slices=[f"y{j} = np.int32(0)" for j in count],
+        tile_end=[line for j in count for line in (f"z{j} += y{j}", f"tally_high(t{j}, size, out[{j}])")],
+        end=[f"extra[{j}] += z{j}" for j in count],
+        tile=_TILE,
+    )
 
 
 def _refine(spec: Spec, names: Sequence[str]) -> _Body:
-    setup = [f"t{j} = np.empty({_TILE}, np.uint32)" for j in range(len(names))]
-    element = [f"t{j}[e] = bits32({name})" for j, name in enumerate(names)]
-    tile_end = [f"tally_low(t{j}, size, prefixes[{j}], out[{j}])" for j in range(len(names))]
-    return _Body(setup, [], [], element, tile_end, [], [], _TILE)
+    count = range(len(names))
+    return _Body(
+        [[f"t{j}[e] = bits32({name})"] for j, name in enumerate(names)],
+        setup=[f"t{j} = np.empty({_TILE}, np.uint32)" for j in count],
+        tile_end=[f"tally_low(t{j}, size, prefixes[{j}], out[{j}])" for j in count],
+        tile=_TILE,
+    )
 
 
-_BODIES = {"combine": _combine, "sums": _sums, "bits": _bits, "counts": _counts, "refine": _refine}
+def _band(spec: Spec, names: Sequence[str]) -> _Body:
+    count = range(len(names))
+    return _Body(
+        [[f"t{j}[e] = bits32({name})", f"y{j} += np.int32(t{j}[e] == 0)"] for j, name in enumerate(names)],
+        setup=[
+            "kept, places, zeros = out",
+            *(f"t{j} = np.empty({_TILE}, np.uint32)" for j in count),
+        ],
+        slices=[f"y{j} = np.int32(0)" for j in count],
+        tile_end=[
+            line
+            for j in count
+            for line in (
+                f"zeros[{j}] += y{j}",
+                f"where = prefixes[{j}], extra[{j}], kept[{j}], places[{j}]",
+                f"gather_band(t{j}, size, start + position, *where)",
+            )
+        ],
+        tile=_TILE,
+    )
+
+
+_BODIES = {
+    "combine": _combine,
+    "sums": _sums,
+    "bits": _bits,
+    "counts": _counts,
+    "refine": _refine,
+    "band": _band,
+}

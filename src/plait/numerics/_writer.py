@@ -26,9 +26,9 @@ _CALLS = {"abs": "abs", "sqrt": "math.sqrt", "exp": "math.exp", "tanh": "math.ta
 class Writer:
     """Turns expressions into assignments, each distinct term once."""
 
-    def __init__(self) -> None:
+    def __init__(self, constants: dict[float, str], prefix: str = "v") -> None:
         self.lines: list[str] = []
-        self.constants: dict[float, str] = {}
+        self.constants, self.prefix = constants, prefix
         self.seen: dict[tuple[Any, ...], str] = {}
         self.draws: set[int] = set()
         self.names: dict[int, str] = {}
@@ -70,6 +70,6 @@ class Writer:
         else:
             raise RuleError(f"`{op}` can't be compiled")
         if (text,) not in self.seen:
-            self.seen[text,] = f"v{len(self.seen)}"
+            self.seen[text,] = f"{self.prefix}{len(self.seen)}"
             self.lines.append(f"{self.seen[text,]} = {text}")
         return self.seen[text,]
