@@ -14,11 +14,11 @@ import numpy as np
 
 from plait.engine._compiled import Pass
 from plait.engine._job import Job
-from plait.engine._kernels import bits_of, compiles, scratch
+from plait.engine._kernels import bits_of, compiles, kernel_of, scratch
 from plait.methods import Order
 
 #: Elements of the sample: many short runs.
-_RUN, _RUNS = 64, 1024
+_RUN, _RUNS = 512, 128
 #: Half the band's width in standard deviations of the sampled rank; neighbours are alike, so it is wide.
 _SPREAD = 10.0
 #: Part of the tensor that a band may hold.
@@ -73,7 +73,8 @@ def _sample(job: Job, stage: Order, stats: dict[str, list[Any]]) -> Any:
         for start in range(0, total - stride, stride):
             for found, slot in zip(arrays, job.piece(start, start + _RUN).slots, strict=True):
                 found.append(slot.array)
-    bits = bits_of(job, stage.rule, stats, 0, [np.concatenate(found) for found in arrays])
+    joined = [np.concatenate(found) for found in arrays]
+    bits = bits_of(job, kernel_of(job, "bits", stage.rule, stats, joined), stats, 0, joined)
     return np.sort(bits, axis=1)
 
 

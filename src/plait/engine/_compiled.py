@@ -13,10 +13,13 @@ from torch import Tensor
 from plait.engine._buffers import Block, native
 from plait.engine._job import Job
 from plait.engine._kernels import NONE, Kernel, Rows, Rule, bits_of, kernel_of, numbers_of, scratch
-from plait.engine._trace import Stats
+from plait.engine._trace import Stats, TraceCell
 from plait.errors import InputError
 from plait.methods import Order
 from plait.numerics import absolute
+
+#: Elements that rows are looked at for together.
+_UNIT = 1 << 18
 
 
 class Pass:
@@ -35,7 +38,8 @@ class Pass:
     def __init__(self, job: Job, kind: str, rule: Rule, rows: Rows, stats: Stats) -> None:
         self.job, self.kind, self.rule, self.rows, self.stats = job, kind, rule, rows, stats
         self._by_row = bool(rows) or job.method.by_row
-        self._ready: tuple[Kernel, Sequence[int], Any] | None = None
+        self._kernels: dict[Any, tuple[Kernel, TraceCell, int]] = {}
+        self._numbers: Any = None
 
     def over(self, block: Block, out: Any, extra: Any, prefixes: Any = NONE) -> None:
         """Run the kernel over a block; `out` is as long as the block, or holds sums or counts."""
@@ -44,11 +48,15 @@ class Pass:
         if not self._by_row:
             self._call(block.start, arrays, self.stats, out, extra, prefixes)
             return
-        step = self.job.grid.step
+        chunk = self.job.grid.step
+        step = max(_UNIT // chunk, 1) * chunk
         for first in range(0, size, step):
             part = [a[first : first + step] for a in arrays]
             start = block.start + first
-            places = {"combine": slice(first, first + step), "sums": slice(first // step, first // step + 1)}
+            places = {
+                "combine": slice(first, first + step),
+                "sums": slice(first // chunk, -(-(first + step) // chunk)),
+            }
             own = out[places[self.kind]] if self.kind in places else out
             self._call(start, part, self._with_rows(start, part), own, extra, prefixes)
 
@@ -56,26 +64,37 @@ class Pass:
         """How many expressions the rule gives."""
         arrays = [slot.array for slot in block.slots]
         stats = self._with_rows(block.start, [a[: self.job.grid.step] for a in arrays])
-        return kernel_of(self.job, self.kind, self.rule, stats, arrays)[2]
+        return self._kernel(self.kind, self.rule, stats, arrays)[2]
 
     def _call(
         self, start: int, arrays: Sequence[Any], stats: Stats, out: Any, extra: Any, prefixes: Any
     ) -> None:
-        if self._ready is None or self._by_row:
-            kernel, cell, _ = kernel_of(self.job, self.kind, self.rule, stats, arrays)
-            self._ready = kernel, cell.ranks, numbers_of(self.job, cell, stats, prefixes)
-        kernel, ranked, numbers = self._ready
-        places = [self._places(start, arrays, model) for model in ranked]
+        kernel, cell, _ = self._kernel(self.kind, self.rule, stats, arrays)
+        if self._numbers is None or self._by_row:
+            self._numbers = numbers_of(self.job, cell, stats, prefixes)
+        numbers = self._numbers
+        places = [self._places(start, arrays, model) for model in cell.ranks]
         size, grid = max(len(arrays[0]), 1), self.job.grid
         step = grid.step if self.kind == "sums" else size
         kernel(*arrays, *places, out, extra, numbers, start, max(grid.cols, 1), step)
+
+    def _kernel(
+        self, kind: str, rule: Rule, stats: Stats, arrays: Sequence[Any]
+    ) -> tuple[Kernel, TraceCell, int]:
+        if (kind, rule) not in self._kernels:
+            self._kernels[kind, rule] = kernel_of(self.job, kind, rule, stats, arrays)
+        return self._kernels[kind, rule]
+
+    def _bits(self, rule: Rule, stats: Stats, start: int, arrays: Sequence[Any]) -> Any:
+        """The bits of a rule's magnitudes, `(magnitudes, elements)` uint32; this thread's until the next."""
+        return bits_of(self.job, self._kernel("bits", rule, stats, arrays), stats, start, arrays)
 
     def _with_rows(self, start: int, arrays: Sequence[Any]) -> Stats:
         """What is known, and what the row stages find here."""
         found = dict(self.stats)
         for stage in self.rows:
             if isinstance(stage, Order):
-                bits = bits_of(self.job, stage.rule, found, start, arrays)
+                bits = self._bits(stage.rule, found, start, arrays)
                 found[stage.name], found[f"{stage.name}_cut"] = select(
                     self.job, stage, bits, self.job.grid.cols
                 )
@@ -84,7 +103,7 @@ class Pass:
     def _places(self, start: int, arrays: Sequence[Any], model: int) -> Any:
         from plait.numerics._rows import row_places
 
-        bits = bits_of(self.job, _Magnitude(model), {}, start, arrays)
+        bits = self._bits(_Magnitude(model), {}, start, arrays)
         out = scratch(f"places{model}", (bits.shape[1],), np.float32)
         cols = self.job.grid.cols
         row_places(bits[0].reshape(-1, cols), out.reshape(-1, cols))

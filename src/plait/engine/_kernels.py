@@ -85,9 +85,14 @@ def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
     return held[name][:size].reshape(shape)
 
 
-def bits_of(job: Job, rule: Rule, stats: Stats, start: int, arrays: Sequence[Any]) -> Any:
-    """The bits of a rule's magnitudes, `(magnitudes, elements)` uint32; this thread's until the next."""
-    kernel, cell, width = kernel_of(job, "bits", rule, stats, arrays)
+def bits_of(
+    job: Job, found: tuple[Kernel, TraceCell, int], stats: Stats, start: int, arrays: Sequence[Any]
+) -> Any:
+    """The bits of magnitudes, `(magnitudes, elements)` uint32, by a kernel of the kind `bits`.
+
+    They are this thread's until it asks for the next.
+    """
+    kernel, cell, width = found
     size = len(arrays[0])
     out = scratch("bits", (width, size), np.uint32)
     kernel(*arrays, out, None, numbers_of(job, cell, stats), start, max(job.grid.cols, 1), max(size, 1))

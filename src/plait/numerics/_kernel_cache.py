@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import os
@@ -15,8 +16,17 @@ _LOCK = threading.Lock()
 _LOADED: dict[str, Callable[..., Any]] = {}
 
 
+@functools.cache
+def _builders() -> str:
+    """What a kernel has compiled into it besides its own text."""
+    folder = Path(__file__).parent
+    parts = [(folder / name).read_bytes() for name in ("_intrinsics.py", "_masks.py")]
+    return hashlib.blake2b(b"".join(parts), digest_size=12).hexdigest()
+
+
 def load(text: str) -> Callable[..., Any]:
     """The compiled kernel of a source text, from this process, the cache folder, or the compiler."""
+    text += f"# built with {_builders()}\n"
     key = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
     with _LOCK:
         if key not in _LOADED:

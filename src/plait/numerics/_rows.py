@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from plait.numerics._masks import FLAGS, LANES, between16, cut_of, largest_of, lowest
+from plait.numerics._masks import FLAGS, LANES, cut_of, largest_of, take
 
 _HIGH = np.uint32(20)
 _BINS = 2048
@@ -46,22 +46,6 @@ def _tally(part: Any, first: Any, second: Any) -> Any:
 
 
 @njit(**FLAGS)
-def _pick(part: Any, wanted: Any, index: Any) -> int:
-    """The indices of the elements in one bin, ascending; how many."""
-    size, whole, first = 0, part.shape[0] // LANES * LANES, np.uint32(wanted << _HIGH)
-    for i in range(0, whole, LANES):
-        mask = between16(part, i, first, np.uint32(1) << _HIGH)
-        while mask:
-            index[size] = i + lowest(mask)
-            size += 1
-            mask &= mask - np.uint32(1)
-    for i in range(whole, part.shape[0]):
-        index[size] = i
-        size += np.int64((part[i] >> _HIGH) == wanted)
-    return size
-
-
-@njit(**FLAGS)
 def row_select(bits: Any, ranks: Any, exact: bool, values: Any, cuts: Any) -> None:
     """The k-th largest of each row and the index that cuts its equals.
 
@@ -74,11 +58,8 @@ def row_select(bits: Any, ranks: Any, exact: bool, values: Any, cuts: Any) -> No
     """
     rows, cols = bits.shape
     first, second = np.empty(_BINS, np.uint32), np.empty(_BINS, np.uint32)
-    index, few, other = (
-        np.empty(cols + 1, np.int64),
-        np.empty(cols + 1, np.uint32),
-        np.empty(cols + 1, np.uint32),
-    )
+    index, few = np.empty(cols + LANES, np.uint32), np.empty(cols + LANES, np.uint32)
+    other = np.empty(cols, np.uint32)
     bound = np.empty(1, np.uint32)
     for row in range(rows):
         part = bits[row]
@@ -92,9 +73,7 @@ def row_select(bits: Any, ranks: Any, exact: bool, values: Any, cuts: Any) -> No
             while first[digit] + second[digit] < rank:
                 rank -= first[digit] + second[digit]
                 digit -= 1
-            size = _pick(part, np.uint32(digit), index)
-            for i in range(size):
-                few[i] = part[index[i]]
+            size = take(part, cols, np.uint32(digit) << _HIGH, np.uint32(1) << _HIGH, 0, few, index, 0)
             other[:size] = few[:size]
             bound[0] = largest_of(other, size, rank)
             values[s, row], cuts[s, row] = bound.view(np.float32)[0], cols
