@@ -92,7 +92,13 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "qwen2": _build("Qwen2ForCausalLM", "Qwen2Config", **LM, tie_word_embeddings=True),
     "qwen3": _build("Qwen3ForCausalLM", "Qwen3Config", **LM, head_dim=4),
     "qwen3_moe": _build(
-        "Qwen3MoeForCausalLM", "Qwen3MoeConfig", **LM, head_dim=4, num_experts=4, moe_intermediate_size=8
+        "Qwen3MoeForCausalLM",
+        "Qwen3MoeConfig",
+        **LM,
+        head_dim=4,
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=8,
     ),
     "gemma2": _build("Gemma2ForCausalLM", "Gemma2Config", **LM, head_dim=4),
     "gemma3": _build("Gemma3ForCausalLM", "Gemma3TextConfig", **LM, head_dim=4),
