@@ -24,10 +24,11 @@ def carve(sizes: list[tuple[int, torch.dtype]]) -> list[Tensor]:
     for length, dtype in sizes:
         starts.append(total)
         total += -(-length * dtype.itemsize // _ALIGN) * _ALIGN
-    arena: Tensor | None = getattr(_OWN, "arena", None)
-    if arena is None or arena.numel() < total:
-        _OWN.arena = None  # the old one goes first: both at once could pass the budget
-        arena = _OWN.arena = torch.empty(total, dtype=torch.uint8)
+    held: Tensor | None = getattr(_OWN, "arena", None)
+    if held is None or held.numel() < total:
+        held = _OWN.arena = None  # the old one goes first: both at once could pass the budget
+        _OWN.arena = torch.empty(total, dtype=torch.uint8)
+    arena: Tensor = _OWN.arena
     return [
         arena[start : start + length * dtype.itemsize].view(dtype)
         for start, (length, dtype) in zip(starts, sizes, strict=True)
