@@ -26,5 +26,15 @@ test: install
 test-all: install
 	$(BIN)/python -m pytest -m '' -n 2
 
+bench: install $(VENV)/mergekit/.installed
+	$(BIN)/python benchmarks/merge.py --peer $(VENV)/mergekit/bin/mergekit-yaml
+
+# The peer has requirements of its own, so it gets an environment of its own.
+$(VENV)/mergekit/.installed: $(VENV)/.installed
+	$(PYTHON) -m venv $(VENV)/mergekit
+	$(VENV)/mergekit/bin/python -m pip install -q -c constraints.txt torch
+	$(VENV)/mergekit/bin/python -m pip install -q -c constraints.txt 'mergekit==0.1.5' 'pydantic<2.13'
+	touch $@
+
 clean:
 	rm -rf $(VENV) build site demo-out bench-out
