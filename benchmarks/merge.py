@@ -161,7 +161,7 @@ def numbers(name: str, root: Path, scratch: Path, peer: str) -> dict[str, Any]:
 
 
 def compare(ours: Path, theirs: Path, base: Path, *, random: bool) -> dict[str, Any]:
-    """Tensor by tensor: distances relative to the tensor's largest entry, or (plait / mergekit) distributions."""
+    """Tensor by tensor: distances relative to its largest entry, or distributions (plait / mergekit)."""
     import plait
 
     a, b, c = (plait.open(str(path)) for path in (ours, theirs, base))
