@@ -218,3 +218,11 @@ def test_a_killed_run_is_resumed_to_the_same_bytes(models, tmp_path):
     plait.merge(models[1:], base=models[0], method="ties", out=out, options=plait.RunOptions(resume=True))
     assert weights(out) == weights(tmp_path / "whole")
     assert not (tmp_path / ".out.plait").exists()
+
+
+def test_what_is_excluded_need_not_be_in_every_model() -> None:
+    base = {"w": torch.ones(2, 2), "buffer.position_ids": torch.arange(3)}
+    tuned = {"w": torch.zeros(2, 2)}
+    found = plait.merge({"a": tuned}, base=base, method="task_arithmetic", exclude="*.position_ids")
+    assert list(found) == ["w"]
+    assert torch.equal(found["w"], torch.zeros(2, 2))

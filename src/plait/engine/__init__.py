@@ -8,6 +8,7 @@ from plait.engine._merge import MergeResult, in_memory, merge, run
 from plait.engine._plan import Output, Plan, build_plan
 from plait.engine._push import push
 from plait.engine._run import Progress
+from plait.engine._settings import as_method
 from plait.engine._verify import VerifyReport, verify
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Progress",
     "RunOptions",
     "VerifyReport",
+    "as_method",
     "build_plan",
     "diff_checkpoints",
     "extract_lora",

@@ -101,11 +101,15 @@ def places(
     leave_out = excluder(recipe.exclude)
     for module, owns in _owners(recipe, models, problems):
         stacked = any(source.layer_range for part in module.slices for source in part.sources)
-        found = (
-            _stacked(recipe, models, module, owns, problems)
-            if stacked
-            else _whole(recipe, models, module, owns, problems)
-        )
+        if stacked:
+            found = _stacked(recipe, models, module, owns, problems)
+        else:
+            # Here names are those of the output: one that is left out need not be in every model.
+            names = _union(models, list(models.opened), owns)
+            out = {name for name in names if leave_out(name)}
+            excluded += [name for name in names if name in out]
+            kept = (lambda name, owns=owns, out=out: owns(name) and name not in out) if out else owns
+            found = _whole(recipe, models, module, kept, problems)
         for place in found:
             if leave_out(place.name):
                 excluded.append(place.name)

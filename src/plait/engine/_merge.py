@@ -18,7 +18,7 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
-from plait.checkpoint import open_checkpoint
+from plait.checkpoint import Checkpoint, open_checkpoint
 from plait.engine._limits import RunOptions
 from plait.engine._plan import Output, Plan, build_plan
 from plait.engine._provenance import write_beside
@@ -28,7 +28,7 @@ from plait.engine._verify import verify
 from plait.engine._work import Work, locked, work_folder
 from plait.errors import InputError, PlaitError
 from plait.methods import METHODS, Method
-from plait.recipe import build_recipe
+from plait.recipe import ModelRef, build_recipe
 
 Report = Callable[[Progress], None]
 
@@ -117,10 +117,13 @@ def _up_to_date(plan: Plan, target: Path) -> bool:
 def _check_target(plan: Plan, target: Path, options: RunOptions) -> None:
     if target.exists() and not target.is_dir():
         raise InputError("the output is a file", where=str(target), hint="name a folder")
+    real = target.resolve()
     for ref, checkpoint in plan.opened.items():
-        folder = checkpoint.folder
-        if folder is not None and (folder.absolute() == target or target in folder.absolute().parents):
-            raise InputError("the output is one of the inputs", where=ref.text, hint="choose another output")
+        for place in _places(ref, checkpoint):
+            if real == place or real in place.parents:
+                raise InputError(
+                    "the output is one of the inputs", where=ref.text, hint="choose another output"
+                )
     if target.exists() and any(target.iterdir()) and not options.overwrite:
         raise InputError(
             "the output folder is not empty", where=str(target), hint="choose another, or add --overwrite"
@@ -137,6 +140,15 @@ def _check_target(plan: Plan, target: Path, options: RunOptions) -> None:
         raise InputError(
             f"the output takes {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free", where=str(parent)
         )
+
+
+def _places(ref: ModelRef, checkpoint: Checkpoint) -> set[Path]:
+    """Where an input lies on this disk: its folder or file, and its adapter's."""
+    named = [] if ref.live is not None or ref.nested is not None else ref.text.split("+")
+    found = [Path(name).expanduser() for name in named]
+    if checkpoint.folder is not None:
+        found.append(checkpoint.folder)
+    return {path.resolve() for path in found if path.exists()}
 
 
 def _size(folder: Path) -> int:

@@ -24,6 +24,7 @@ class Sparsify:
         stages: what it must know first.
         summary: one line.
         by_row: it ranks within rows.
+        check: settings → what is wrong with them together, or None.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Sparsify:
     options: tuple[Option, ...] = ()
     stages: Callable[[Settings], Sequence[Stage]] = field(default=lambda settings: ())
     by_row: bool = False
+    check: Callable[[Settings], str | None] = field(default=lambda settings: None)
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ def compose(
         stages,
         base="required",
         symmetric=symmetric,
+        check=sparsify.check,
         by_row=sparsify.by_row,
     )
 

@@ -169,12 +169,22 @@ EPSILON = Option(
 def keep_probability(c: Cell, k: int) -> Value:
     """q = (density − ε) + 2ε·rank, clipped to [0, 1]: large magnitudes are kept more often."""
     density, epsilon = c.each("density")[k], c.each("epsilon")[k]
+    # Keeping all or nothing leaves no room for a spread.
+    epsilon = where((density > 0.0) & (density < 1.0), epsilon, 0.0)
     q = (density - epsilon) + (epsilon + epsilon) * c.rank(k)
     return minimum(where(q > 0.0, q, 0.0), 1.0)
 
 
 def _ranked(c: Cell, k: int) -> Value:
     return c.uniform(k) < keep_probability(c, k)
+
+
+def _spread_fits(settings: Settings) -> str | None:
+    """What is wrong where a keep probability would leave [0, 1]."""
+    for density, epsilon in zip(settings.per_model["density"], settings.per_model["epsilon"], strict=True):
+        if 0 < density < 1 and epsilon > 0 and not epsilon < density < 1 - epsilon:
+            return f"`epsilon` is {epsilon}, and `density` ± `epsilon` must stay between 0 and 1: {density}"
+    return None
 
 
 BY_RANK = Sparsify(
@@ -184,6 +194,7 @@ BY_RANK = Sparsify(
     (DENSITY, EPSILON, RESCALE),
     lambda settings: with_l1(_ranked, settings),
     by_row=True,
+    check=_spread_fits,
 )
 
 NONE = Sparsify("none", lambda c, k: c.delta[k], "keep everything")
