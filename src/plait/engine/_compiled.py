@@ -12,7 +12,17 @@ from torch import Tensor
 
 from plait.engine._buffers import Block, native
 from plait.engine._job import Job
-from plait.engine._kernels import NONE, Kernel, Rows, Rule, bits_of, kernel_of, numbers_of, scratch
+from plait.engine._kernels import (
+    NONE,
+    Kernel,
+    Rows,
+    Rule,
+    bits_of,
+    kept_of,
+    kernel_of,
+    numbers_of,
+    scratch,
+)
 from plait.engine._trace import Stats, TraceCell
 from plait.errors import InputError
 from plait.methods import Order
@@ -76,7 +86,8 @@ class Pass:
         places = [self._places(start, arrays, model) for model in cell.ranks]
         size, grid = max(len(arrays[0]), 1), self.job.grid
         step = grid.step if self.kind == "sums" else size
-        kernel(*arrays, *places, out, extra, numbers, start, max(grid.cols, 1), step)
+        kept = kept_of(self.job, cell, start, len(arrays[0]))
+        kernel(*arrays, *places, kept, out, extra, numbers, start, max(grid.cols, 1), step)
 
     def _kernel(
         self, kind: str, rule: Rule, stats: Stats, arrays: Sequence[Any]

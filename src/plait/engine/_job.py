@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -39,6 +39,9 @@ class Job:
         memory: bytes that finding thresholds may take besides.
         device: where rules are evaluated.
         compiled: run rules as compiled loops where that is possible.
+        checked: the inputs are known to be finite.
+        kept: which elements of each model a rule kept, `(numel,)` uint8, one bit per model; None until asked.
+        recalls: `kept` is complete: rules take their conditions from there.
     """
 
     name: str
@@ -58,6 +61,8 @@ class Job:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     compiled: bool = False
     checked: bool = False
+    kept: Any = None
+    recalls: bool = False
     _held: list[Block] = field(default_factory=list)
 
     @cached_property
@@ -108,9 +113,15 @@ class Job:
         found = [stage for stage in self.method.stages(self.settings) if stage.scope == "tensor"]
         return 1 + sum(1 if isinstance(stage, Sums) else 3 for stage in found)
 
+    @property
+    def notes(self) -> bool:
+        """Whether there is room to note which elements of each model a rule kept."""
+        return self.settings.models <= 8 and self.grid.numel <= self.memory
+
     def release(self) -> None:
         """Let go of what was held."""
         self._held = []
+        self.kept, self.recalls = None, False
 
     def chunks(self, block: Block) -> Iterator[tuple[int, int, list[Tensor]]]:
         """The block's chunks, each `(start, stop, values)` with values `(rows, cols)` in the compute type."""
@@ -189,6 +200,9 @@ class BlockCell:
         if ("rank", model) not in self._made:
             self._made["rank", model] = row_ranks(self.delta[model].abs())
         return self._made["rank", model]
+
+    def recall(self, model: int, condition: Callable[[], Value]) -> Value:
+        return condition()
 
     def before(self, cut: Any) -> Value:
         device = self._job.device

@@ -22,6 +22,7 @@ Rows = Sequence[Sums | Order]
 _KERNELS: dict[Any, tuple[Kernel, TraceCell, int, Method]] = {}
 _OWN = threading.local()
 NONE = np.empty((0, 0), dtype=np.uint32)
+_UNKEPT = np.empty(0, dtype=np.uint8)
 
 
 def compiles(job: Job) -> bool:
@@ -44,13 +45,15 @@ def kernel_of(
     output = "b" if job.dtype == torch.bfloat16 else "f"
     # Rules made anew for each tensor have the same code; the method is kept, so its id stays its own.
     code = getattr(rule, "__code__", rule)
-    key = id(job.method), kind, code, words, shape, inputs, output, job.has_base
+    recall = "read" if job.recalls else "write" if kind == "sums" and job.notes else ""
+    key = id(job.method), kind, code, words, shape, inputs, output, job.has_base, recall
     if key not in _KERNELS:
-        cell = TraceCell(job, stats)
+        cell = TraceCell(job, stats, recall)
         found = rule(cell)
         results = [found] if kind == "combine" else list(found)
         counts = [len(c) for c in (cell.params, cell.cuts, cell.row_params, cell.row_cuts)]
-        text = source(Spec(kind, inputs, output, *counts, ranks=tuple(cell.ranks)), results)
+        spec = Spec(kind, inputs, output, *counts, ranks=tuple(cell.ranks), recalls=cell.recalled)
+        text = source(spec, results, cell.notes)
         _KERNELS[key] = load(text), cell, len(results), job.method
     kernel, cell, width, _ = _KERNELS[key]
     return kernel, cell, width
@@ -95,5 +98,16 @@ def bits_of(
     kernel, cell, width = found
     size = len(arrays[0])
     out = scratch("bits", (width, size), np.uint32)
-    kernel(*arrays, out, None, numbers_of(job, cell, stats), start, max(job.grid.cols, 1), max(size, 1))
+    numbers = numbers_of(job, cell, stats)
+    kept = kept_of(job, cell, start, size)
+    kernel(*arrays, kept, out, None, numbers, start, max(job.grid.cols, 1), max(size, 1))
     return out
+
+
+def kept_of(job: Job, cell: TraceCell, start: int, size: int) -> Any:
+    """Where a kernel notes conditions, or reads them: a stretch of the job's memory for them."""
+    if not cell.notes and not cell.recalled:
+        return _UNKEPT
+    if job.kept is None:
+        job.kept = scratch("recall", (job.grid.numel,), np.uint8)
+    return job.kept[start : start + size]

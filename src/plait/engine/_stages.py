@@ -60,6 +60,7 @@ def sum_partials(job: Job, stage: Sums, rows: Sequence[Stage], stats: Stats) -> 
     if compiles(job):
         run = Pass(job, "sums", stage.rule, rows, stats)
         blocks = [run.sums(block) for block in job.blocks()]
+        job.recalls = job.kept is not None
         return [math.fsum(column) for column in np.concatenate(blocks).T] if blocks else []
     parts: list[list[float]] = []
     for _, _, cell in cells(job, rows, stats):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,16 +21,23 @@ def is_row_stat(values: Sequence[Any]) -> bool:
 class TraceCell:
     """A `Cell` of expressions.
 
+    Args:
+        job: the tensor.
+        stats: what earlier stages found.
+        recall: `write` notes conditions, `read` takes them from there.
+
     Attributes:
         params: where each number is found: ("option" | "each" | "stat", name, index).
         cuts: which statistics bound `before`: (name, index).
         row_params: statistics that each row has its own of.
         row_cuts: the same for bounds.
         ranks: models whose ranks were asked for.
+        notes: conditions that are written down, by model.
+        recalled: whether conditions are taken from what was written down.
     """
 
-    def __init__(self, job: Job, stats: Stats) -> None:
-        self._job, self._stats = job, stats
+    def __init__(self, job: Job, stats: Stats, recall: str = "") -> None:
+        self._job, self._stats, self._recall = job, stats, recall
         inputs = [Expr("input", (i,)) for i in range(len(job.tensors))]
         self.base: Value = inputs[0] if job.has_base else None
         self.models: tuple[Value, ...] = tuple(inputs[1:] if job.has_base else inputs)
@@ -42,6 +49,8 @@ class TraceCell:
         self.row_params: list[tuple[str, int]] = []
         self.row_cuts: list[tuple[str, int]] = []
         self.ranks: list[int] = []
+        self.notes: dict[int, Expr] = {}
+        self.recalled = False
 
     def option(self, name: str) -> Any:
         option = self._job.method.option(name)
@@ -71,6 +80,15 @@ class TraceCell:
         if model not in self.ranks:
             self.ranks.append(model)
         return Expr("rank", (model,))
+
+    def recall(self, model: int, condition: Callable[[], Expr]) -> Value:
+        if self._recall == "read":
+            self.recalled = True
+            return Expr("kept", (model,), boolean=True)
+        found = condition()
+        if self._recall == "write":
+            self.notes[model] = found
+        return found
 
     def before(self, cut: Any) -> Value:
         if is_row_stat(self._stats[cut[0]]):

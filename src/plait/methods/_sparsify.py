@@ -74,12 +74,16 @@ def _ratio(whole: Numbers, kept: Numbers) -> Numbers:
     return np.where(small, 1.0, whole / np.where(small, 1.0, kept))
 
 
-def rescaled(c: Cell, k: int, keep: Value, probability: Value) -> Value:
-    """The kept entries, with the factor that `rescale` names."""
+def rescaled(c: Cell, k: int, keep: Value, probability: Callable[[Cell, int], Value]) -> Value:
+    """The kept entries, with the factor that `rescale` names; only then is the probability asked for."""
     mode, delta = c.option("rescale"), c.delta[k]
     if mode == "probability":
-        return where(keep, delta / probability, 0.0)
+        return where(keep, delta / probability(c, k), 0.0)
     return where(keep, delta * c.stat("l1")[k] if mode == "l1" else delta, 0.0)
+
+
+def _certain(c: Cell, k: int) -> Value:
+    return 1.0
 
 
 def _trimmed(c: Cell, k: int) -> Value:
@@ -99,7 +103,7 @@ def _trim_stages(settings: Settings) -> list[Stage]:
 
 MAGNITUDE = Sparsify(
     "magnitude",
-    lambda c, k: rescaled(c, k, _trimmed(c, k), 1.0),
+    lambda c, k: rescaled(c, k, _trimmed(c, k), _certain),
     "keep the largest magnitudes",
     (DENSITY, SCOPE, TIES, RESCALE),
     _trim_stages,
@@ -107,12 +111,12 @@ MAGNITUDE = Sparsify(
 
 
 def _drawn(c: Cell, k: int) -> Value:
-    return c.uniform(k) < c.each("density")[k]
+    return c.recall(k, lambda: c.uniform(k) < c.each("density")[k])
 
 
 RANDOM = Sparsify(
     "random",
-    lambda c, k: rescaled(c, k, _drawn(c, k), c.each("density")[k]),
+    lambda c, k: rescaled(c, k, _drawn(c, k), lambda c, k: c.each("density")[k]),
     "keep each entry with probability `density`",
     (DENSITY, RESCALE),
     lambda settings: with_l1(_drawn, settings),
@@ -149,7 +153,7 @@ def _tail_stages(settings: Settings) -> list[Stage]:
 
 BOTH_TAILS = Sparsify(
     "both_tails",
-    lambda c, k: rescaled(c, k, _between(c, k), 1.0),
+    lambda c, k: rescaled(c, k, _between(c, k), _certain),
     "drop the largest and the smallest magnitudes",
     (DENSITY, GAMMA, SCOPE, TIES, RESCALE),
     _tail_stages,
@@ -176,7 +180,7 @@ def keep_probability(c: Cell, k: int) -> Value:
 
 
 def _ranked(c: Cell, k: int) -> Value:
-    return c.uniform(k) < keep_probability(c, k)
+    return c.recall(k, lambda: c.uniform(k) < keep_probability(c, k))
 
 
 def _spread_fits(settings: Settings) -> str | None:
@@ -189,7 +193,7 @@ def _spread_fits(settings: Settings) -> str | None:
 
 BY_RANK = Sparsify(
     "by_rank",
-    lambda c, k: rescaled(c, k, _ranked(c, k), keep_probability(c, k)),
+    lambda c, k: rescaled(c, k, _ranked(c, k), keep_probability),
     "keep entries at random, the large ones of a row more often",
     (DENSITY, EPSILON, RESCALE),
     lambda settings: with_l1(_ranked, settings),

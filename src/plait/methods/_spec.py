@@ -101,6 +101,10 @@ class Cell(Protocol):
         """Place of |task vector| in its row, ascending, over (row length − 1); 0.5 in a row of one."""
         ...
 
+    def recall(self, model: int, condition: Callable[[], Value]) -> Value:
+        """A condition on a model that is worth keeping: an earlier pass may have noted it."""
+        ...
+
     def before(self, cut: Value) -> Value:
         """Whether this element's index (in its row where the stage's scope is `row`) is below `cut`."""
         ...

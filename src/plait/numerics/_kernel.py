@@ -1,8 +1,9 @@
 """Rules compiled to loops: what a rule wrote down, as one branch-free pass with the number of models fixed.
 
-    kernel(inputs…, ranks…, out, extra, numbers, start, cols, step)
+    kernel(inputs…, ranks…, kept, out, extra, numbers, start, cols, step)
 
-Inputs are float32 arrays or bfloat16 bits (uint16), flat; ranks are float32. `numbers` is the tuple (params,
+Inputs are float32 arrays or bfloat16 bits (uint16), flat; ranks are float32; `kept` is uint8, where a rule's
+conditions are noted for a later pass, one bit per model. `numbers` is the tuple (params,
 cuts, keys, row_params, row_cuts, prefixes). Elements go row by row, `cols` at a time; a rule that draws
 random numbers goes through each row in the generator's groups of 1024. The innermost loop runs over plain
 slices from 0 on, which is what lets LLVM turn it into vector instructions.
@@ -10,7 +11,7 @@ slices from 0 on, which is what lets LLVM turn it into vector instructions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from plait.numerics._ops import Expr
@@ -41,6 +42,7 @@ class Spec:
         row_params: numbers that each row has its own of.
         row_cuts: the same of indices, within the row.
         ranks: models whose ranks the rule uses.
+        recalls: conditions are read from where an earlier pass noted them.
     """
 
     kind: str
@@ -51,6 +53,7 @@ class Spec:
     row_params: int = 0
     row_cuts: int = 0
     ranks: tuple[int, ...] = ()
+    recalls: bool = False
 
 
 @dataclass
@@ -67,8 +70,14 @@ class _Body:
     tile: int = 0
 
 
-def source(spec: Spec, results: Sequence[Expr]) -> str:
-    """The kernel's text."""
+def source(spec: Spec, results: Sequence[Expr], notes: Mapping[int, Expr] | None = None) -> str:
+    """The kernel's text.
+
+    Args:
+        spec: what it is compiled for.
+        results: what it computes.
+        notes: conditions by model that it writes down on the way, for a kernel of the kind `sums`.
+    """
     constants: dict[float, str] = {}
     if spec.kind in _LOOP_EACH:
         writers = [Writer(constants, f"v{j}_") for j in range(len(results))]
@@ -76,6 +85,11 @@ def source(spec: Spec, results: Sequence[Expr]) -> str:
         writers = [Writer(constants)] * len(results)
     names = [writer.name(result) for writer, result in zip(writers, results, strict=True)]
     body = _BODIES[spec.kind](spec, names)
+    if notes:
+        bits = [f"np.uint8({1 << k} if {writers[0].name(note)} else 0)" for k, note in notes.items()]
+        body.loops[-1].append(f"kb[e] = {' | '.join(bits)}")
+    if notes or spec.recalls:
+        body.slices.append("kb = kept[position:position + size]")
     draws = sorted(set().union(*(writer.draws for writer in writers)))
     # LLVM checks at run time that what is written overlaps nothing that is read, and gives up on too many.
     staged = len(spec.inputs) + len(spec.ranks) + len(draws) > _DIRECT
@@ -92,7 +106,7 @@ def source(spec: Spec, results: Sequence[Expr]) -> str:
         *(f"{name} = np.float32({value!r})" for value, name in constants.items()),
         "",
         f'@njit(cache=True, nogil=True, error_model="numpy", boundscheck=False{flags})',
-        f"def kernel({', '.join(arguments)}, out, extra, numbers, start, cols, step):",
+        f"def kernel({', '.join(arguments)}, kept, out, extra, numbers, start, cols, step):",
     ]
     loops: list[str] = []
     for lines, writer in zip(body.loops, dict.fromkeys(writers), strict=True):

@@ -53,7 +53,9 @@ class Writer:
         if op == "uniform":
             self.draws.add(args[0])
             return f"w{args[0]}[e]"
-        if op in ("before", "row_before"):
+        if op == "kept":
+            text = f"(kb[e] & np.uint8({1 << args[0]})) != 0"
+        elif op in ("before", "row_before"):
             text = f"np.int32(e) < {'l' if op == 'before' else 'h'}{args[0]}"
         elif op == "where":
             condition, yes, no = (self.name(a) for a in args)
