@@ -34,8 +34,15 @@ CASES: dict[str, dict[str, Any]] = {
     "slerp": {"method": "slerp", "models": "a", "t": 0.3},
     "nuslerp": {"method": "nuslerp", "models": "ab", "weight": 0.5},
     "magmax": {"method": "magmax", "models": "abc", "conventions": "paper"},
-    "dare_linear": {"method": "dare_linear", "models": "abc", "weight": 0.4, "density": 0.5},
-    "dare_ties": {"method": "dare_ties", "models": "abc", "weight": 0.4, "density": 0.5},
+    "dare_linear (l1)": {"method": "dare_linear", "models": "abc", "weight": 0.4, "density": 0.5},
+    "dare_linear (1/p)": {
+        "method": "dare_linear",
+        "models": "abc",
+        "weight": 0.4,
+        "density": 0.5,
+        "conventions": "paper",
+    },
+    "dare_ties (l1)": {"method": "dare_ties", "models": "abc", "weight": 0.4, "density": 0.5},
     "ties (tensor)": {"method": "ties", "models": "abc", "weight": 1.0, "density": 0.3},
     "ties (model)": {"method": "ties", "models": "abc", "density": 0.3, "conventions": "paper"},
     "breadcrumbs (tensor)": {
@@ -255,6 +262,9 @@ def main() -> None:
     parser.add_argument("--dir", type=Path, help="where checkpoints are kept; default: a temporary folder")
     parser.add_argument("--peer", help="the mergekit-yaml to compare with")
     parser.add_argument("--only", nargs="*", choices=list(CASES), default=list(CASES))
+    parser.add_argument(
+        "--peers", nargs="*", choices=list(CASES), default=list(CASES), help="what mergekit is timed with"
+    )
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "merge.json")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -280,7 +290,10 @@ def everything(given: argparse.Namespace, scratch: Path, console: Console) -> di
     root = (given.dir or scratch) / f"llama-{given.params:.2g}"
     count = make_checkpoints(root, given.params)
     console.print(f"base and three fine-tunes, {count / 1e9:.2f} B parameters each, bfloat16")
-    rows = [time_case(name, root, scratch, given.peer, given.repeat) for name in given.only]
+    rows = []
+    for name in given.only:
+        rows.append(time_case(name, root, scratch, given.peer if name in given.peers else None, given.repeat))
+        console.print({k: round(v, 2) if isinstance(v, float) else v for k, v in rows[-1].items()})
     show("merges, --memory 1GB", rows, console)
     found: dict[str, Any] = {"parameters": count, "merges": rows}
     if given.peer:
