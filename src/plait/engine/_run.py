@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plait.checkpoint import FileTensor
 from plait.engine._compute import all_or_none, finish_sums, merged, order_stats, tensor_stages
 from plait.engine._job import Job
 from plait.engine._limits import cores, memory_budget
@@ -23,8 +22,6 @@ from plait.methods import Order, Sums
 from plait.numerics import stream_key
 
 _COPY = 4 << 20
-#: Bytes of a tensor's inputs that are held for the next pass though they lie in files.
-_HOLD = 16 << 20
 #: Elements of a block, at most: system calls and Python cost less than a larger cache would win.
 _BLOCK = 1 << 20
 
@@ -174,11 +171,8 @@ class Runner:
             device=torch.device(plan.options.device),
             compiled=plan.compiled,
         )
-        # What lies in a file is read again as fast as it is fetched from memory, unless it is small.
-        room = self.budget // 2
-        if all(isinstance(tensor, FileTensor) for tensor in output.inputs):
-            room = min(room, _HOLD)
-        job.hold = numel * width <= room and job.passes > 1
+        # Another pass over memory costs less than half of reading the files again, cached as they may be.
+        job.hold = numel * width <= self.budget // 2 and job.passes > 1
         return job
 
     def _known(self, known: Mapping[str, Any], output: Output) -> dict[str, Any]:
