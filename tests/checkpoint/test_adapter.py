@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from plait.checkpoint import Checkpoint, numel, open_checkpoint, read
+from plait.checkpoint import Checkpoint, numel, open_checkpoint
 from plait.checkpoint._adapter import adapter_base, is_adapter, open_adapter, open_adapter_alone
 from plait.errors import InputError
 
@@ -63,8 +63,8 @@ def assert_merged(folder: Path, adapted: Any, tolerance: float = 1e-5) -> Checkp
     base = open_checkpoint(folder / "base")
     assert set(result) == set(base)
     for name in result:
-        torch.testing.assert_close(read(result[name]), merged[name], rtol=tolerance, atol=tolerance)
-    assert any(not torch.equal(read(result[name]), read(base[name])) for name in base)
+        torch.testing.assert_close(result[name].read(), merged[name], rtol=tolerance, atol=tolerance)
+    assert any(not torch.equal(result[name].read(), base[name].read()) for name in base)
     return result
 
 
@@ -126,7 +126,7 @@ def test_an_adapter_of_the_body_fits_the_model_with_a_head(tmp_path: Path) -> No
     merged = adapted.merge_and_unload().state_dict()
     result = opened(tmp_path)
     name = "layers.1.self_attn.q_proj.weight"
-    torch.testing.assert_close(read(result[f"model.{name}"]), merged[name])
+    torch.testing.assert_close(result[f"model.{name}"].read(), merged[name])
 
 
 def test_a_tied_head_that_is_adapted_is_untied(tmp_path: Path) -> None:
@@ -134,10 +134,10 @@ def test_a_tied_head_that_is_adapted_is_untied(tmp_path: Path) -> None:
     base, result = open_checkpoint(tmp_path / "base"), opened(tmp_path)
     assert "lm_head.weight" not in base
     assert result.config["tie_word_embeddings"] is False
-    assert torch.equal(read(result["model.embed_tokens.weight"]), read(base["model.embed_tokens.weight"]))
+    assert torch.equal(result["model.embed_tokens.weight"].read(), base["model.embed_tokens.weight"].read())
     layer = adapted.base_model.model.lm_head
     expected = layer.base_layer.weight + layer.get_delta_weight("default")
-    torch.testing.assert_close(read(result["lm_head.weight"]), expected.detach())
+    torch.testing.assert_close(result["lm_head.weight"].read(), expected.detach())
 
 
 def test_a_tied_name_that_is_listed_is_kept_or_untied(tmp_path: Path) -> None:
@@ -149,10 +149,10 @@ def test_a_tied_name_that_is_listed_is_kept_or_untied(tmp_path: Path) -> None:
     result = open_adapter(base, tmp_path / "adapter")
     # in the forward pass the head stays as it was: only the embedding has factors
     assert result.tied == {}
-    assert torch.equal(read(result[alias]), read(base[stored]))
+    assert torch.equal(result[alias].read(), base[stored].read())
     tokens = torch.arange(9).reshape(1, 9)
     model = tiny_llama()
-    model.load_state_dict({name: read(tensor) for name, tensor in result.items()})
+    model.load_state_dict({name: tensor.read() for name, tensor in result.items()})
     with torch.no_grad():
         torch.testing.assert_close(model.eval()(tokens).logits, adapted(tokens).logits, rtol=1e-4, atol=1e-5)
     edit_config(tmp_path, ensure_weight_tying=True)
@@ -169,9 +169,9 @@ def test_tokens_trained_in_a_tied_model_stay_tied(tmp_path: Path) -> None:
     result = open_adapter(base, tmp_path / "adapter")
     assert result.tied == {alias: stored}
     merged = adapted.merge_and_unload().state_dict()
-    torch.testing.assert_close(read(result[stored]), merged[stored])
-    torch.testing.assert_close(read(result[stored]), merged[alias])
-    changed = (read(result[stored]) != read(base[stored])).any(1).nonzero().flatten()
+    torch.testing.assert_close(result[stored].read(), merged[stored])
+    torch.testing.assert_close(result[stored].read(), merged[alias])
+    changed = (result[stored].read() != base[stored].read()).any(1).nonzero().flatten()
     assert changed.tolist() == [1, 5]
 
 
@@ -181,7 +181,7 @@ def test_bfloat16_is_rounded_once(tmp_path: Path) -> None:
     layer = adapted.base_model.model.model.layers[1].self_attn.q_proj
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
     exact = layer.base_layer.weight.double() + layer.scaling["default"] * b.double() @ a.double()
-    found = read(result["model.layers.1.self_attn.q_proj.weight"])
+    found = result["model.layers.1.self_attn.q_proj.weight"].read()
     assert found.dtype == torch.bfloat16
     # half a unit in the last place of bfloat16's 8 bits, and float32's error in front of it
     torch.testing.assert_close(found.double(), exact.detach(), rtol=2**-8 * 1.01, atol=1e-7)
@@ -216,7 +216,7 @@ def test_convolutions_equal_pefts_merge(tmp_path: Path) -> None:
         adapted.save_pretrained(tmp_path / "adapter")
         result = opened(tmp_path)
         for name, value in adapted.merge_and_unload().state_dict().items():
-            torch.testing.assert_close(read(result[name]), value)
+            torch.testing.assert_close(result[name].read(), value)
 
 
 def test_an_adapter_alone_is_its_factors(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_an_adapter_alone_is_its_factors(tmp_path: Path) -> None:
     alone = open_adapter_alone(tmp_path / "adapter")
     stored = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert set(alone) == set(stored)
-    assert all(torch.equal(read(alone[name]), value) for name, value in stored.items())
+    assert all(torch.equal(alone[name].read(), value) for name, value in stored.items())
     assert is_adapter(tmp_path / "adapter")
     assert not is_adapter(tmp_path / "base")
     assert adapter_base(tmp_path / "adapter") == str(tmp_path / "base")
@@ -311,12 +311,12 @@ def test_kohya_names_find_the_pipelines_weights(tmp_path: Path, conv_alpha: floa
     text, conv = (name for name in base if name.endswith("weight"))
     fc1 = "lora_te_text_model_encoder_layers_0_mlp_fc1"
     expected = base[text] + lora[f"{fc1}.lora_up.weight"] @ lora[f"{fc1}.lora_down.weight"] / 2
-    torch.testing.assert_close(read(result[text]), expected)
+    torch.testing.assert_close(result[text].read(), expected)
     down, up = (
         lora[f"lora_unet_down_blocks_0_conv_in.{kind}.weight"].flatten(1) for kind in ("lora_down", "lora_up")
     )
     scale = 1 if conv_alpha is None else conv_alpha / 4
-    torch.testing.assert_close(read(result[conv]), base[conv] + (scale * up @ down).reshape(5, 3, 3, 3))
+    torch.testing.assert_close(result[conv].read(), base[conv] + (scale * up @ down).reshape(5, 3, 3, 3))
 
 
 def test_diffusers_names_find_the_pipelines_weights(tmp_path: Path) -> None:
@@ -339,7 +339,7 @@ def test_diffusers_names_find_the_pipelines_weights(tmp_path: Path) -> None:
         ("unet.mid.attn1.to_q.weight", new.format("B"), new.format("A")),
         ("unet.mid.attn1.to_out.0.weight", old.format("up"), old.format("down")),
     ):
-        torch.testing.assert_close(read(result[name]), base[name] + lora[up] @ lora[down])
+        torch.testing.assert_close(result[name].read(), base[name] + lora[up] @ lora[down])
 
 
 def test_a_pytorch_file_of_an_adapter_is_read(tmp_path: Path) -> None:

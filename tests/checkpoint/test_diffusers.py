@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from plait.checkpoint import open_checkpoint, read
+from plait.checkpoint import open_checkpoint
 from plait.checkpoint._diffusers import is_diffusers, open_components, open_diffusers
 from plait.errors import InputError
 
@@ -46,7 +46,7 @@ def test_a_pipeline_is_all_its_sub_models(tmp_path: Path) -> None:
     checkpoint = open_diffusers(tmp_path / "sd")
     assert set(checkpoint) == set(expected)
     for name, value in expected.items():
-        assert torch.equal(read(checkpoint[name]), value)
+        assert torch.equal(checkpoint[name].read(), value)
         assert checkpoint[name].name == name
     sidecars = {sidecar.name for sidecar in checkpoint.sidecars}
     assert sidecars == {

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file, save_model
 from tiny import MODELS
 
-from plait.checkpoint import content_hash, open_checkpoint, read
+from plait.checkpoint import content_hash, open_checkpoint
 from plait.errors import InputError, InputErrors
 
 INDEX = "model.safetensors.index.json"
@@ -52,7 +52,7 @@ def test_sharded_and_whole_folders_hold_the_same(zoo, name: str) -> None:
 def test_values_are_those_of_the_file(zoo) -> None:
     opened = open_checkpoint(str(zoo.folder("bert")))
     for name, tensor in load_file(zoo.folder("bert") / "model.safetensors").items():
-        assert torch.equal(read(opened[name]), tensor)
+        assert torch.equal(opened[name].read(), tensor)
     with pytest.raises(KeyError):
         opened["nothing"]
 
@@ -185,7 +185,7 @@ def test_sub_folders_of_a_modules_list_belong_to_the_model(
     (tmp_path / "modules.json").write_text(json.dumps(modules))
     opened = open_checkpoint(tmp_path)
     assert list(opened) == ["w", "2_Dense/linear.weight"]
-    assert read(opened["2_Dense/linear.weight"]).tolist() == [3, 3]
+    assert opened["2_Dense/linear.weight"].read().tolist() == [3, 3]
     assert opened["2_Dense/linear.weight"].name == "2_Dense/linear.weight"
     assert set(opened.fingerprint) == {"model.safetensors", "2_Dense/model.safetensors"}
     assert "2_Dense/config.json" in {sidecar.name for sidecar in opened.sidecars}

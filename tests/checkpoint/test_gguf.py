@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from plait.checkpoint import Checkpoint, numel, open_checkpoint, read
+from plait.checkpoint import Checkpoint, numel, open_checkpoint
 from plait.checkpoint._gguf import open_gguf
 from plait.errors import InputError
 
@@ -138,7 +138,7 @@ def assert_as_transformers_reads(checkpoint: Checkpoint, path: Path) -> None:
     expected = model.state_dict()
     assert set(expected) == set(checkpoint) | set(checkpoint.tied)
     for name in checkpoint:
-        assert torch.equal(read(checkpoint[name]), expected[name]), name
+        assert torch.equal(checkpoint[name].read(), expected[name]), name
         assert checkpoint[name].shape == tuple(expected[name].shape)
 
 
@@ -172,7 +172,7 @@ def test_stacked_experts_are_one_tensor_each_as_on_disk(tmp_path: Path) -> None:
             expected[f"{stem}.{expert}.down_proj.weight"] = down[expert]
     assert set(checkpoint) == set(expected)
     for name, value in expected.items():
-        assert torch.equal(read(checkpoint[name]), value), name
+        assert torch.equal(checkpoint[name].read(), value), name
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])

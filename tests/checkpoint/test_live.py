@@ -7,7 +7,7 @@ import torch
 from tiny import MODELS
 from torch import nn
 
-from plait.checkpoint import open_checkpoint, read
+from plait.checkpoint import open_checkpoint
 from plait.errors import InputError
 
 
@@ -18,7 +18,7 @@ def test_a_live_model_equals_its_saved_folder(zoo, name: str) -> None:
     for key in saved:
         assert live[key].shape == saved[key].shape
         assert live[key].dtype == saved[key].dtype
-        assert torch.equal(read(live[key]), read(saved[key])), key
+        assert torch.equal(live[key].read(), saved[key].read()), key
     assert live.config["model_type"] == saved.config["model_type"]
     assert live.config["architectures"] == saved.config["architectures"]
 
@@ -42,7 +42,7 @@ def test_a_plain_module_keeps_its_buffers() -> None:
     assert opened["1.num_batches_tracked"].dtype == torch.int64
     with torch.no_grad():
         model[3].bias.fill_(7)
-    assert read(opened["3.bias"]).tolist() == [7, 7]
+    assert opened["3.bias"].read().tolist() == [7, 7]
 
 
 def test_blocks_of_tensors_in_any_layout_are_those_of_the_whole() -> None:
@@ -54,7 +54,7 @@ def test_blocks_of_tensors_in_any_layout_are_those_of_the_whole() -> None:
     }
     opened = open_checkpoint(tensors)
     for name, tensor in tensors.items():
-        assert torch.equal(read(opened[name]), tensor)
+        assert torch.equal(opened[name].read(), tensor)
         for start in range(tensor.numel()):
             for stop in range(start, tensor.numel() + 1):
                 assert torch.equal(opened[name].read_flat(start, stop), tensor.reshape(-1)[start:stop])
@@ -81,7 +81,7 @@ def test_a_peft_model_opens_as_its_merged_base(zoo) -> None:
     wrapped.base_model.model.lm_head.modules_to_save["default"].weight.data.fill_(0.5)
     opened = open_checkpoint(wrapped)
     blocks = torch.cat([opened["model.layers.0.mlp.down_proj.weight"].read_flat(k, k + 1) for k in range(40)])
-    values = {name: read(tensor) for name, tensor in opened.items()}
+    values = {name: tensor.read() for name, tensor in opened.items()}
     assert torch.equal(blocks, values["model.layers.0.mlp.down_proj.weight"].reshape(-1)[:40])
     merged = wrapped.merge_and_unload().state_dict()
     assert set(values) == set(merged)
@@ -95,7 +95,7 @@ def test_a_peft_model_opens_as_its_merged_base(zoo) -> None:
 def test_peft_over_transposed_weights() -> None:
     wrapped = peft_model(MODELS["gpt2"](), target_modules=["c_attn"], fan_in_fan_out=True)
     opened = open_checkpoint(wrapped)
-    found = read(opened["transformer.h.1.attn.c_attn.weight"])
+    found = opened["transformer.h.1.attn.c_attn.weight"].read()
     torch.testing.assert_close(
         found,
         wrapped.merge_and_unload().state_dict()["transformer.h.1.attn.c_attn.weight"],

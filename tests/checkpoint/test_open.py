@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from tiny import MODELS
 
-from plait.checkpoint import open_checkpoint, open_model, parse_reference, read
+from plait.checkpoint import open_checkpoint, open_model, parse_reference
 from plait.checkpoint._reference import Part, Reference
 from plait.errors import InputError
 
@@ -55,7 +55,7 @@ def test_one_file_as_words_and_as_a_path(tmp_path: Path) -> None:
     for reference in (str(path), path):
         opened = open_checkpoint(reference)
         assert opened.reference == str(path)
-        assert read(opened["x"]).tolist() == [0, 1, 2]
+        assert opened["x"].read().tolist() == [0, 1, 2]
         assert list(opened.fingerprint) == [path.name]
         assert opened.folder is None
     assert open_checkpoint(opened) is opened
@@ -112,7 +112,7 @@ def test_an_adapter_over_its_base_alone_and_over_the_base_it_names(zoo, adapter)
     for opened in (both, open_model(folder), open_model(str(folder)), open_model(both)):
         assert set(opened) == set(merged)
         for name, tensor in merged.items():
-            torch.testing.assert_close(read(opened[name]), tensor, rtol=1e-6, atol=1e-7)
+            torch.testing.assert_close(opened[name].read(), tensor, rtol=1e-6, atol=1e-7)
     assert both.reference == f"{zoo.folder('llama')}+{folder}"
     assert open_model(folder).reference == str(folder)
     alone = open_checkpoint(folder)

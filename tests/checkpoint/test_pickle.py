@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from plait.checkpoint import FileTensor, open_checkpoint, read
+from plait.checkpoint import FileTensor, open_checkpoint
 from plait.errors import InputError
 
 
@@ -35,7 +35,7 @@ def test_tensors_of_every_layout_read_back(tmp_path: Path, zipped: bool) -> None
     opened = open_checkpoint(save(tmp_path, state, _use_new_zipfile_serialization=zipped))
     assert list(opened) == list(state)
     for name, tensor in state.items():
-        assert torch.equal(read(opened[name]), tensor)
+        assert torch.equal(opened[name].read(), tensor)
         last = tensor.numel()
         assert torch.equal(opened[name].read_flat(last // 2, last), tensor.reshape(-1)[last // 2 :])
     assert isinstance(opened["rows"], FileTensor) == zipped
@@ -133,7 +133,7 @@ def test_a_file_that_shrinks_is_an_error_and_not_a_crash(tmp_path: Path) -> None
     opened = open_checkpoint(path)
     os.truncate(path, 2000)
     with pytest.raises(InputError, match="shrank while being read"):
-        read(opened["w"])
+        opened["w"].read()
 
 
 def test_a_folder_of_pytorch_shards(tmp_path: Path) -> None:

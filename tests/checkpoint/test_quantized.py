@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from plait.checkpoint import open_checkpoint, read, save_checkpoint
+from plait.checkpoint import open_checkpoint, save_checkpoint
 from plait.errors import InputError
 
 F8 = torch.float8_e4m3fn
@@ -49,7 +49,7 @@ def test_block_scales(tmp_path: Path, shape: tuple[int, ...]) -> None:
     expected = slow(weight, scale, 2, 3)
     found = opened["a.weight"]
     assert found.dtype == torch.float32
-    assert torch.equal(read(found), expected)
+    assert torch.equal(found.read(), expected)
     for start in range(0, expected.numel(), 3):
         for stop in range(start, expected.numel() + 1, 5):
             assert torch.equal(found.read_flat(start, stop), expected.reshape(-1)[start:stop])
@@ -60,7 +60,7 @@ def test_blocks_of_128_are_the_default_and_bfloat16_the_result(tmp_path: Path) -
     opened = open_checkpoint(
         saved(tmp_path, {"a.weight": weight, "a.weight_scale_inv": scale}, {"quant_method": "fp8"})
     )
-    found = read(opened["a.weight"])
+    found = opened["a.weight"].read()
     assert found.dtype == torch.bfloat16
     full = scale.repeat_interleave(128, 0)[:130].repeat_interleave(128, 1)[:, :260]
     assert torch.equal(found, (weight.float() * full).bfloat16())
@@ -74,7 +74,7 @@ def test_scales_of_the_tensor_and_of_rows(tmp_path: Path, shape: tuple[int, ...]
         saved(tmp_path, tensors, {"quant_method": "compressed-tensors"}, dtype="float32")
     )
     wide = scale.reshape(-1, 1) if scale.numel() > 1 else scale
-    assert torch.equal(read(opened["a.weight"]), weight.float() * wide)
+    assert torch.equal(opened["a.weight"].read(), weight.float() * wide)
 
 
 def test_scales_without_a_config_are_applied_and_plain_float8_stays(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_scales_without_a_config_are_applied_and_plain_float8_stays(tmp_path: Pa
     tensors |= {"c": torch.ones(3), "c_scale": torch.ones(3)}
     opened = open_checkpoint(saved(tmp_path, tensors))
     assert {"c", "c_scale"} < set(opened)
-    assert torch.equal(read(opened["a.weight"]).float(), weight.float() * 2)
+    assert torch.equal(opened["a.weight"].read().float(), weight.float() * 2)
     assert opened["b.weight"].dtype == F8
     plain = open_checkpoint({"b.weight": weight, "c_scale": torch.ones(1), "c": torch.ones(3)})
     assert list(plain) == ["b.weight", "c_scale", "c"]

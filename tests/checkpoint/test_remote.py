@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from plait.checkpoint import open_checkpoint, read
+from plait.checkpoint import open_checkpoint
 from plait.checkpoint._needed import needed_files
 from plait.checkpoint._remote import fetch
 from plait.checkpoint._url import cache_folder
@@ -83,7 +83,7 @@ def test_a_hub_model_opens_with_its_commit(tmp_path: Path) -> None:
     checkpoint = open_checkpoint("org/tiny@v1")
     assert checkpoint.revision == COMMIT
     assert checkpoint.reference == "org/tiny@v1"
-    assert torch.equal(read(checkpoint["a.weight"]), WEIGHTS["a.weight"])
+    assert torch.equal(checkpoint["a.weight"].read(), WEIGHTS["a.weight"])
     path, _ = fetch("hf://org/tiny/model.safetensors")
     assert path.name == "model.safetensors"
 
@@ -189,7 +189,7 @@ def test_only_what_is_needed_is_fetched_from_the_hub(hub: list[str], monkeypatch
     assert not any("pytorch_model.bin" in request for request in hub)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert fetch("org/tiny") == (path, commit)
-    assert torch.equal(read(open_checkpoint(path)["a.weight"]), WEIGHTS["a.weight"])
+    assert torch.equal(open_checkpoint(path)["a.weight"].read(), WEIGHTS["a.weight"])
 
 
 @pytest.mark.usefixtures("hub")
@@ -244,7 +244,7 @@ def test_a_folder_is_copied_once_and_again_when_it_changes(memory: str) -> None:
 def test_a_single_file_is_copied(memory: str) -> None:
     path, _ = fetch(f"{memory}/model.safetensors")
     assert path.name == "model.safetensors"
-    assert torch.equal(read(open_checkpoint(path)["a.weight"]), WEIGHTS["a.weight"])
+    assert torch.equal(open_checkpoint(path)["a.weight"].read(), WEIGHTS["a.weight"])
 
 
 def test_a_failed_copy_leaves_nothing(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +290,7 @@ def test_http_files_are_copied(tmp_path: Path) -> None:
     save_file(WEIGHTS, tmp_path / "model.safetensors")
     for address in serve(partial(Quiet, directory=str(tmp_path))):
         path, _ = fetch(f"{address}/model.safetensors")
-        assert torch.equal(read(open_checkpoint(path)["a.weight"]), WEIGHTS["a.weight"])
+        assert torch.equal(open_checkpoint(path)["a.weight"].read(), WEIGHTS["a.weight"])
         with pytest.raises(InputError, match="no such file"):
             fetch(f"{address}/absent.safetensors")
         with pytest.raises(InputError) as caught:
@@ -315,7 +315,7 @@ def test_s3_folders_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
         fs.pipe("models/tiny/config.json", b"{}")
         path, _ = fetch("s3://models/tiny")
         assert {file.name for file in path.iterdir()} == {"model.safetensors", "config.json"}
-        assert torch.equal(read(open_checkpoint("s3://models/tiny")["a.weight"]), WEIGHTS["a.weight"])
+        assert torch.equal(open_checkpoint("s3://models/tiny")["a.weight"].read(), WEIGHTS["a.weight"])
         assert len(entries()) == 1
         with pytest.raises(InputError, match="s3://models/none"):
             fetch("s3://models/none")

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from plait.checkpoint import _files
 from plait.checkpoint._safetensors import DTYPES, open_safetensors
-from plait.checkpoint._tensor import LazyTensor, read, read_rows
+from plait.checkpoint._tensor import LazyTensor
 from plait.errors import InputError
 
 
@@ -55,7 +55,7 @@ def test_every_type_and_shape_reads_back_bit_for_bit(
     found = open_safetensors(tmp_path / "a.safetensors").tensors["x"]
     assert isinstance(found, LazyTensor)
     assert found.nbytes == count
-    assert same_bits(read(found), tensor)
+    assert same_bits(found.read(), tensor)
 
 
 def test_ranges_and_rows_are_slices_of_the_whole(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_ranges_and_rows_are_slices_of_the_whole(tmp_path: Path) -> None:
     save_file({"x": tensor}, tmp_path / "a.safetensors")
     found = open_safetensors(tmp_path / "a.safetensors").tensors["x"]
     assert same_bits(found.read_flat(3, 11), tensor.reshape(-1)[3:11])
-    assert same_bits(read_rows(found, 2, 6), tensor[2:6])
+    assert same_bits(found.read_rows(2, 6), tensor[2:6])
     out = torch.empty(35, dtype=torch.bfloat16)[4:9]
     found.read_into(out, 30)
     assert same_bits(out, tensor.reshape(-1)[30:])
@@ -79,7 +79,7 @@ def test_metadata_and_pickling(tmp_path: Path) -> None:
     assert file.metadata == {"format": "pt"}
     again = pickle.loads(pickle.dumps(file.tensors["x"]))
     assert again.path == tmp_path / "a.safetensors"
-    assert torch.equal(read(again), torch.ones(2))
+    assert torch.equal(again.read(), torch.ones(2))
 
 
 HOSTILE: dict[str, tuple[object, bytes, str]] = {
@@ -169,7 +169,7 @@ def test_a_damaged_file_opens_or_is_refused_but_never_crashes(tmp_path: Path, da
     except InputError:
         return
     for tensor in tensors.values():
-        assert read(tensor).numel() * tensor.dtype.itemsize == tensor.nbytes
+        assert tensor.read().numel() * tensor.dtype.itemsize == tensor.nbytes
 
 
 json_values = st.recursive(
@@ -211,13 +211,13 @@ def test_a_file_that_shrinks_is_an_error_and_not_a_crash(tmp_path: Path) -> None
     tensor = open_safetensors(path).tensors["x"]
     os.truncate(path, 5000)
     with pytest.raises(InputError, match=r"tensor `x`: the file shrank while being read"):
-        read(tensor)
+        tensor.read()
     _files.close_idle_files()
     with pytest.raises(InputError, match="changed while being read"):
-        read(tensor)
+        tensor.read()
     path.unlink()
     with pytest.raises(InputError, match="no such file"):
-        read(tensor)
+        tensor.read()
 
 
 def test_a_file_written_anew_under_the_same_path_is_not_mixed_up_with_the_old_one(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_a_file_written_anew_under_the_same_path_is_not_mixed_up_with_the_old_on
     for value in (1.0, 2.0, 3.0):
         save_file({"x": torch.full((4,), value)}, tmp_path / "new")
         (tmp_path / "new").replace(path)
-        assert read(open_safetensors(path).tensors["x"]).tolist() == [value] * 4
+        assert open_safetensors(path).tensors["x"].read().tolist() == [value] * 4
 
 
 def test_more_files_than_descriptors_read_from_many_threads(
@@ -241,7 +241,7 @@ def test_more_files_than_descriptors_read_from_many_threads(
     def work(offset: int) -> None:
         for step in range(200):
             index = (offset + step * 7) % 10
-            if set(read(tensors[index]).tolist()) != {float(index)}:
+            if set(tensors[index].read().tolist()) != {float(index)}:
                 wrong.append(index)
 
     threads = [threading.Thread(target=work, args=(k,)) for k in range(6)]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from plait.checkpoint import DTYPES, Sidecar, index_json, open_checkpoint, plan_shards, read, save_checkpoint
+from plait.checkpoint import DTYPES, Sidecar, index_json, open_checkpoint, plan_shards, save_checkpoint
 from plait.errors import InputError
 
 shapes = st.lists(st.integers(0, 4), max_size=3).map(tuple)
@@ -113,7 +113,7 @@ def test_a_saved_checkpoint_reads_back(tmp_path: Path) -> None:
     assert opened.config == {"model_type": "x"}
     assert (folder / "sub" / "tok.json").read_text() == "tok"
     for name, tensor in tensors.items():
-        assert torch.equal(read(opened[name]), tensor)
+        assert torch.equal(opened[name].read(), tensor)
     for file in folder.glob("*.safetensors"):
         load_file(file)
         with safe_open(file, "pt") as reader:
@@ -127,7 +127,7 @@ def test_transformers_loads_what_was_saved(zoo, tmp_path: Path) -> None:
     opened = open_checkpoint(zoo.folder("llama"))
     save_checkpoint(
         tmp_path / "out",
-        {n: read(t) for n, t in opened.items()},
+        {n: t.read() for n, t in opened.items()},
         sidecars=opened.sidecars,
         max_shard_size=8000,
     )

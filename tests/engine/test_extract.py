@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from plait.checkpoint import open_checkpoint, read
+from plait.checkpoint import open_checkpoint
 from plait.checkpoint._adapter import open_adapter
 from plait.engine._extract import ExtractReport, extract_lora
 from plait.errors import InputError
@@ -91,7 +91,7 @@ def test_at_full_rank_peft_rebuilds_the_fine_tune(
         torch.testing.assert_close(merged[name], value, rtol=1e-5, atol=1e-5)
     ours = open_adapter(open_checkpoint(tmp_path / "base"), tmp_path / "adapter")
     for name in ours:
-        torch.testing.assert_close(read(ours[name]), tuned.state_dict()[name], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours[name].read(), tuned.state_dict()[name], rtol=1e-5, atol=1e-5)
 
 
 def test_the_error_is_the_tail_of_the_singular_values(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_the_error_is_the_tail_of_the_singular_values(tmp_path: Path) -> None:
     }
     for module in report.modules:
         name = f"{module.module}.weight"
-        values = torch.linalg.svdvals((read(tuned[name]) - read(base[name])).double())
+        values = torch.linalg.svdvals((tuned[name].read() - base[name].read()).double())
         expected = (values[3:].square().sum() / values.square().sum()).sqrt()
         assert module.error == pytest.approx(float(expected), rel=1e-4)
 
@@ -141,7 +141,7 @@ def test_a_tied_embedding_is_left_unless_it_is_named(tmp_path: Path) -> None:
     ours = open_adapter(open_checkpoint(tmp_path / "base"), tmp_path / "adapter")
     assert "lm_head.weight" not in ours
     name = "model.embed_tokens.weight"
-    torch.testing.assert_close(read(ours[name]), tuned.state_dict()[name], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours[name].read(), tuned.state_dict()[name], rtol=1e-5, atol=1e-5)
 
 
 def test_an_encoder_without_a_head_has_its_embeddings_factored(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import plait
-from plait.checkpoint import read
 from plait.errors import InputError
 
 CONFIG = {"model_type": "llama", "num_hidden_layers": 3, "tie_word_embeddings": False}
@@ -172,8 +171,8 @@ def test_slices_stack_layers(models, tmp_path):
     out, a, b = (plait.open(p) for p in (tmp_path / "out", models[1], models[2]))
     sources = [(a, 0), (a, 1), (b, 1), (b, 2)]
     for index, (model, layer) in enumerate(sources):
-        found = read(out[f"model.layers.{index}.mlp.weight"])
-        assert torch.equal(found, read(model[f"model.layers.{layer}.mlp.weight"]))
+        found = out[f"model.layers.{index}.mlp.weight"].read()
+        assert torch.equal(found, model[f"model.layers.{layer}.mlp.weight"].read())
     assert out.config["num_hidden_layers"] == 4
 
 
@@ -187,7 +186,7 @@ def test_nested_recipes_run_first(models, tmp_path):
     expected = plait.merge({"inner": inner, "c": models[3]})
     found = plait.open(tmp_path / "out")
     for name, tensor in expected.items():
-        assert torch.equal(read(found[name]), tensor)
+        assert torch.equal(found[name].read(), tensor)
 
 
 def test_a_killed_run_is_resumed_to_the_same_bytes(models, tmp_path):

@@ -10,11 +10,10 @@ from plait.checkpoint._structure import LayerMap, find_layers
 from plait.checkpoint._tensor import (
     Checkpoint,
     LazyTensor,
+    ReadFlat,
     Shape,
     Sidecar,
     numel,
-    read,
-    read_rows,
     row_length,
 )
 from plait.checkpoint._vocabulary import find_embeddings, find_tied, vocab_size
@@ -29,6 +28,7 @@ __all__ = [
     "LayerMap",
     "LazyTensor",
     "MemoryTensor",
+    "ReadFlat",
     "Shape",
     "ShardFile",
     "Sidecar",
@@ -43,8 +43,6 @@ __all__ = [
     "open_model",
     "parse_reference",
     "plan_shards",
-    "read",
-    "read_rows",
     "row_length",
     "save_checkpoint",
     "vocab_size",

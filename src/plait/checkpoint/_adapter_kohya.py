@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 
 from plait.checkpoint._json import some
 from plait.checkpoint._lora_tensors import Factors, LowRankTensor
-from plait.checkpoint._tensor import LazyTensor, numel, read
+from plait.checkpoint._tensor import LazyTensor, numel
 from plait.errors import InputError, raise_all
 
 _PART = re.compile(
@@ -132,7 +132,7 @@ def _changed(
     alpha = roles.get("alpha")
     if alpha is not None and numel(alpha.shape) != 1:
         return InputError(f"module `{module}`: alpha is {list(alpha.shape)}, not one number", where=where)
-    scale = float(read(alpha).double()) / a.shape[0] if alpha is not None else 1.0
+    scale = float(alpha.read().double()) / a.shape[0] if alpha is not None else 1.0
     factors = Factors(b, a, False, scale)
     if not base.shape or factors.shape != (base.shape[0], numel(base.shape[1:])):
         found, expected = f"lora_up @ lora_down is {list(factors.shape)}", list(base.shape)

@@ -12,7 +12,7 @@ from torch import Tensor
 from plait.checkpoint._folder import open_folder
 from plait.checkpoint._json import read_json
 from plait.checkpoint._sidecars import find_sidecars
-from plait.checkpoint._tensor import Checkpoint, LazyTensor, Shape
+from plait.checkpoint._tensor import Checkpoint, LazyTensor, ReadFlat, Shape
 from plait.errors import InputError, InputErrors, raise_all
 
 _INDEX = "model_index.json"
@@ -101,8 +101,8 @@ def _attempt(path: Path) -> Checkpoint | InputError:
         return error
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class _Prefixed:
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class _Prefixed(ReadFlat):
     """A component's tensor under the pipeline's name for it."""
 
     part: str

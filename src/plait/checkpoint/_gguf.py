@@ -23,7 +23,7 @@ from plait.checkpoint._files import SourceFile, source_file
 from plait.checkpoint._fingerprint import file_fingerprint
 from plait.checkpoint._gguf_header import TensorInfo, read_header
 from plait.checkpoint._json import some
-from plait.checkpoint._tensor import Checkpoint, LazyTensor, Shape, numel
+from plait.checkpoint._tensor import Checkpoint, LazyTensor, ReadFlat, Shape, numel
 from plait.errors import InputError, MissingExtra
 
 #: What llama.cpp computes from the config and stores beside the weights.
@@ -229,8 +229,8 @@ def _row_order(
     return (None if np.array_equal(order, rows[:, 0]) else order), stored.shape
 
 
-@dataclass(frozen=True, eq=False)
-class _RowTensor:
+@dataclass(frozen=True, eq=False, repr=False)
+class _RowTensor(ReadFlat):
     """A tensor whose rows are rows of a stored one."""
 
     name: str
@@ -263,8 +263,8 @@ def _whole(tensor: _WholeTensor) -> np.ndarray:
     return np.ascontiguousarray(_process(values, tensor.stored.name, tensor.processor, tensor.names))
 
 
-@dataclass(frozen=True, eq=False)
-class _WholeTensor:
+@dataclass(frozen=True, eq=False, repr=False)
+class _WholeTensor(ReadFlat):
     """A tensor that is dequantised whole, as transformers does more to it than reorder its rows."""
 
     name: str

@@ -10,14 +10,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from plait.checkpoint._tensor import LazyTensor, Shape
+from plait.checkpoint._tensor import LazyTensor, ReadFlat, Shape
 from plait.errors import InputError
 
 Build = Callable[[str], LazyTensor]
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class AdaptedTensor:
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class AdaptedTensor(ReadFlat):
     """The weight of a layer with its active adapters' deltas added in float32, rounded once.
 
     Attributes:

@@ -15,7 +15,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from plait.checkpoint._tensor import LazyTensor, Shape, numel, read
+from plait.checkpoint._tensor import LazyTensor, ReadFlat, Shape, numel
 from plait.errors import InputError
 from plait.numerics._outer import add_squares, low_rank_product
 
@@ -65,13 +65,13 @@ class Factors:
 @lru_cache(maxsize=16)
 def _loaded(factors: Factors, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Both factors, `(rows, rank)` and `(rank, columns)`; a few stay, as one tensor has many ranges."""
-    left, right = read(factors.left).to(dtype), read(factors.right).to(dtype)
+    left, right = factors.left.read().to(dtype), factors.right.read().to(dtype)
     left, right = left.flatten(1), right.flatten(1)
     return (left.T.contiguous(), right.T.contiguous()) if factors.transposed else (left, right)
 
 
-@dataclass(frozen=True, eq=False)
-class LowRankTensor:
+@dataclass(frozen=True, eq=False, repr=False)
+class LowRankTensor(ReadFlat):
     """`base + scale * left @ right`; with a magnitude, each row or column rescaled to it (DoRA).
 
     Attributes:
@@ -151,12 +151,12 @@ class LowRankTensor:
         if not bool((norm > 0).all()):
             which = "column" if self.by_column else "row"
             raise InputError(f"a {which} of base plus delta is zero, DoRA can't rescale it", where=self.name)
-        magnitude = read(self.magnitude).flatten().double()
+        magnitude = self.magnitude.read().flatten().double()
         return (magnitude / norm).to(work_dtype(self.dtype))
 
 
-@dataclass(frozen=True, eq=False)
-class MappedTensor:
+@dataclass(frozen=True, eq=False, repr=False)
+class MappedTensor(ReadFlat):
     """A tensor whose every element comes from the same element of one or two others.
 
     Attributes:
@@ -194,8 +194,8 @@ def renamed(tensor: LazyTensor, name: str, dtype: torch.dtype | None = None) -> 
     return _Renamed(name, tensor, dtype or tensor.dtype)
 
 
-@dataclass(frozen=True, eq=False)
-class _Renamed:
+@dataclass(frozen=True, eq=False, repr=False)
+class _Renamed(ReadFlat):
     name: str
     source: LazyTensor
     dtype: torch.dtype
@@ -212,8 +212,8 @@ class _Renamed:
         return self.source.read_flat(start, stop).to(self.dtype)
 
 
-@dataclass(frozen=True, eq=False)
-class RowsReplaced:
+@dataclass(frozen=True, eq=False, repr=False)
+class RowsReplaced(ReadFlat):
     """A base's matrix with some rows replaced (PEFT's trainable tokens).
 
     Attributes:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from plait.checkpoint._tensor import Shape
+from plait.checkpoint._tensor import ReadFlat, Shape
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class MemoryTensor:
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class MemoryTensor(ReadFlat):
     """A `LazyTensor` over a tensor in memory, on any device; it sees later changes of that tensor.
 
     Attributes:

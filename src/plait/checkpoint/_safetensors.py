@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from plait.checkpoint._files import SourceFile, source_file
-from plait.checkpoint._tensor import Shape
+from plait.checkpoint._tensor import ReadFlat, Shape
 from plait.errors import InputError, nearest
 
 #: The format's own bound on a header; a larger length means that this is another kind of file.
@@ -58,8 +58,8 @@ DTYPES: dict[str, torch.dtype] = {
 DTYPE_NAMES: dict[torch.dtype, str] = {dtype: key for key, dtype in DTYPES.items()}
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class FileTensor:
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class FileTensor(ReadFlat):
     """A tensor that lies in a file as plain little-endian elements; a `LazyTensor`.
 
     Attributes:

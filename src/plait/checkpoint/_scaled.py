@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from plait.checkpoint._tensor import LazyTensor, Shape, read, read_rows
+from plait.checkpoint._tensor import LazyTensor, ReadFlat, Shape
 
 
 def block_shape(shape: Shape, scale: Shape, block: tuple[int, ...]) -> Shape | None:
@@ -37,8 +37,8 @@ def block_shape(shape: Shape, scale: Shape, block: tuple[int, ...]) -> Shape | N
     return tuple(found)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class ScaledTensor:
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class ScaledTensor(ReadFlat):
     """A `LazyTensor` whose elements are a stored element times its block's scale, in float32, rounded once.
 
     Attributes:
@@ -68,7 +68,7 @@ class ScaledTensor:
             return torch.empty(0, dtype=self.dtype)
         width = self.shape[-1] if self.shape else 1
         first, last = start // width, -(-stop // width)
-        rows = read_rows(self.source, first, last).float()
+        rows = self.source.read_rows(first, last).float()
         rows *= self._row_scales(first, last, width)
         return rows.reshape(-1)[start - first * width : stop - first * width].to(self.dtype)
 
@@ -93,4 +93,4 @@ class ScaledTensor:
 
 @lru_cache(maxsize=64)  # scales are thousands of times smaller than what they scale
 def _scales(scale: LazyTensor) -> Tensor:
-    return read(scale).float()
+    return scale.read().float()

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from plait.checkpoint._safetensors import FileTensor
-from plait.checkpoint._tensor import Shape
+from plait.checkpoint._tensor import ReadFlat, Shape
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class StridedTensor:
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class StridedTensor(ReadFlat):
     """A `LazyTensor` over the span of a file that holds its elements; every read takes the whole span.
 
     Attributes:

@@ -11,6 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from plait.errors import InputError
+
 #: rows of a tensor are its last axis; a scalar is one row of one element.
 Shape = tuple[int, ...]
 
@@ -32,7 +34,7 @@ class LazyTensor(Protocol):
     Attributes:
         name: its name in the checkpoint.
         shape: its shape.
-        dtype: the type that `read_flat` returns.
+        dtype: the type that reading gives.
         nbytes: bytes that reading it whole takes from its source (a disk, a network).
     """
 
@@ -44,6 +46,18 @@ class LazyTensor(Protocol):
     def dtype(self) -> torch.dtype: ...
     @property
     def nbytes(self) -> int: ...
+
+    def read(self) -> Tensor:
+        """The whole tensor, in its own shape and dtype."""
+        ...
+
+    def read_rows(self, start: int, stop: int) -> Tensor:
+        """Rows `start:stop` as `(stop - start, row length)`; a row is the last axis.
+
+        Raises:
+            InputError: there are fewer rows, or the source can't be read.
+        """
+        ...
 
     def read_flat(self, start: int, stop: int) -> Tensor:
         """Elements `start:stop` of the flattened (row-major) tensor, as a 1-D CPU tensor of `dtype`.
@@ -57,15 +71,24 @@ class LazyTensor(Protocol):
         ...
 
 
-def read(tensor: LazyTensor) -> Tensor:
-    """The whole tensor, in its own shape and dtype."""
-    return tensor.read_flat(0, numel(tensor.shape)).reshape(tensor.shape)
+class ReadFlat:
+    """A lazy tensor's `read` and `read_rows`, by way of its `read_flat`."""
 
+    __slots__ = ()
 
-def read_rows(tensor: LazyTensor, start: int, stop: int) -> Tensor:
-    """Rows `start:stop` as `(stop - start, row_length)`."""
-    width = row_length(tensor.shape)
-    return tensor.read_flat(start * width, stop * width).reshape(stop - start, width)
+    def read(self: LazyTensor) -> Tensor:
+        return self.read_flat(0, numel(self.shape)).reshape(self.shape)
+
+    def read_rows(self: LazyTensor, start: int, stop: int) -> Tensor:
+        width = row_length(self.shape)
+        rows = numel(self.shape[:-1])
+        if not 0 <= start <= stop <= rows:
+            raise InputError(f"rows {start}:{stop} are not among its {rows}", where=f"tensor `{self.name}`")
+        return self.read_flat(start * width, stop * width).reshape(stop - start, width)
+
+    def __repr__(self: LazyTensor) -> str:
+        kind = str(self.dtype).removeprefix("torch.")
+        return f"{type(self).__name__}({self.name!r}, {kind}, {list(self.shape)})"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plait.checkpoint import Checkpoint, LazyTensor, read
+from plait.checkpoint import Checkpoint, LazyTensor
 from plait.engine._adapter_folder import adapter_config, write_adapter
 from plait.engine._compare import compare_tensors
 from plait.engine._extract_plan import ExtractPlan, plan_extraction
@@ -122,7 +122,7 @@ def extract_lora(
     tensors = {name: tensor for _, tensors in factored for name, tensor in tensors.items()}
     saved = _saved(plan, changes)
     targets = {module.module for module in modules}
-    tensors.update({_file_name(name, targets): read(finetuned[name]) for name in saved})
+    tensors.update({_file_name(name, targets): finetuned[name].read() for name in saved})
     if not tensors:
         raise InputError("the two models are equal where an adapter could differ", where=finetuned.reference)
     config = adapter_config(
@@ -174,7 +174,7 @@ def _check(finetuned: Checkpoint, base: Checkpoint, out: Path, rank: int, alpha:
 
 def _delta(finetuned: LazyTensor, base: LazyTensor) -> Tensor:
     kind = torch.float64 if finetuned.dtype == torch.float64 else torch.float32
-    delta = read(finetuned).to(kind) - read(base).to(kind)
+    delta = finetuned.read().to(kind) - base.read().to(kind)
     if not bool(delta.isfinite().all()):
         raise InputError("NaN or infinity in the difference", where=f"tensor `{finetuned.name}`")
     return delta

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from plait.checkpoint import Checkpoint, LazyTensor, Shape, open_model
+from plait.checkpoint import Checkpoint, LazyTensor, ReadFlat, Shape, open_model
 from plait.errors import InputError, InputErrors, raise_all
 from plait.recipe import ModelRef, Recipe
 
@@ -37,8 +37,8 @@ class Stage:
         return {o.name: StagedTensor(o.name, o.shape, o.dtype, self) for o in self.plan.outputs}
 
 
-@dataclass(frozen=True)
-class StagedTensor:
+@dataclass(frozen=True, repr=False)
+class StagedTensor(ReadFlat):
     """A tensor of a stage: known by its header now, readable once the stage has run."""
 
     name: str

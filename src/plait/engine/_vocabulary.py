@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plait.checkpoint import Checkpoint, LazyTensor, Shape, find_embeddings, row_length
+from plait.checkpoint import Checkpoint, LazyTensor, ReadFlat, Shape, find_embeddings, row_length
 from plait.errors import InputError
 from plait.recipe import Alignment, ModelRef, Tokenizer, Vocabulary, align_vocabularies, read_vocabulary
 
 _STEP = 4096
 
 
-@dataclass(frozen=True)
-class AlignedTensor:
+@dataclass(frozen=True, repr=False)
+class AlignedTensor(ReadFlat):
     """One model's embedding with the output's rows.
 
     Attributes:
