@@ -66,6 +66,28 @@ def test_bad_input_is_one_message_and_status_2(recipe, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "words", [[], ["merge"], ["nope"], ["verify", "x", "--nope"], ["merge", "r", "--threads", "x"]]
+)
+def test_words_that_make_no_command_are_the_users_fault(words, capsys):
+    assert plait(*words) == 2
+    said = capsys.readouterr().err
+    assert "Usage: plait" in said
+    assert "bug in plait" not in said
+
+
+def test_inspect_and_methods_print_one_line_per_thing(tmp_path, recipe, capsys):
+    assert plait("inspect", tmp_path / "a") == 0
+    said = capsys.readouterr().out
+    assert ["w", "[4,", "6]", "float32", "24", "–"] in [line.split() for line in said.splitlines()]
+    assert "1 tensors, 24 parameters" in said
+    assert plait("methods") == 0
+    listed = {line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert {"ties", "linear", "breadcrumbs_ties"} <= listed
+    assert plait("methods", "ties") == 0
+    assert "density: a number from 0 to 1 per model; default 0.2, mergekit's 1" in capsys.readouterr().out
+
+
 def test_inspect_and_methods_speak_json(tmp_path, recipe, capsys):
     assert plait("inspect", tmp_path / "a", "--json") == 0
     assert json.loads(capsys.readouterr().out)["tensors"][0]["name"] == "w"

@@ -24,9 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _status(words: list[str]) -> int:
-    import click
+    import typer
 
     from plait.cli._app import app
+
+    # Newer typers bring a click of their own, so its exceptions are found through typer.
+    unusable = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
     try:
         if words[:1] == ["merge"]:
@@ -34,15 +37,15 @@ def _status(words: list[str]) -> int:
         found = app(words, standalone_mode=False, prog_name="plait")
         sys.stdout.flush()
         return found if isinstance(found, int) else 0
-    except click.exceptions.Exit as error:
+    except typer.Exit as error:
         return error.exit_code
-    except click.ClickException as error:
+    except unusable as error:
         error.show()
         return 2
     except PlaitError as error:
         print(f"plait: {error}", file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         print("plait: interrupted; a merge can be continued with --resume", file=sys.stderr)
         return 130
     except BrokenPipeError:

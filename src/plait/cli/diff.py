@@ -12,12 +12,17 @@ DIFFERENT = 3
 
 
 def diff(
-    a: Annotated[str, typer.Argument(help="A checkpoint.")],
-    b: Annotated[str, typer.Argument(help="Another.")],
-    limit: Annotated[int, typer.Option(min=1, help="Rows shown, the most different first.")] = 20,
+    a: Annotated[str, typer.Argument(help="What distances are relative to: a path, hub id, base+adapter.")],
+    b: Annotated[str, typer.Argument(help="The other checkpoint.")],
+    limit: Annotated[
+        int, typer.Option(min=1, help="How many tensors to show, the most different first.")
+    ] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
-    """Compare two checkpoints; exit status 0 if they are identical, 3 if not."""
+    """Compare two checkpoints, tensor by tensor.
+
+    The exit status is 0 if all tensors are identical to the bit, 3 if not.
+    """
     from plait.checkpoint import open_checkpoint
     from plait.engine import diff_checkpoints, largest_differences
 

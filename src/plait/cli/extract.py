@@ -11,16 +11,26 @@ from plait.cli._show import print_json
 
 
 def extract_lora(
-    finetuned: Annotated[str, typer.Argument(help="The fine-tuned model.")],
+    finetuned: Annotated[str, typer.Argument(help="The fine-tuned model: a path or hub id.")],
     base: Annotated[str, typer.Option(help="What it was trained from.")],
-    rank: Annotated[int, typer.Option(min=1, help="Rank of the factors.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The adapter folder to write.")],
-    alpha: Annotated[float | None, typer.Option(help="LoRA's alpha; the rank.")] = None,
-    target: Annotated[list[str] | None, typer.Option(help="Glob on module names; repeatable.")] = None,
-    save: Annotated[list[str] | None, typer.Option("--modules-to-save", help="Glob; repeatable.")] = None,
+    rank: Annotated[int, typer.Option(min=1, help="Rank of the adapter's factors.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The adapter folder to write; it must be absent or empty.")
+    ],
+    alpha: Annotated[float | None, typer.Option(help="The adapter's alpha. Default: the rank.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Only modules whose name matches this glob; repeatable.")
+    ] = None,
+    save: Annotated[
+        list[str] | None,
+        typer.Option("--modules-to-save", help="Modules to store whole, by glob; repeatable."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Write the difference of two models as a LoRA adapter."""
+    """Write the difference of two models as a LoRA adapter.
+
+    The factors are cut from each matrix's change by its SVD; the folder is in PEFT's format.
+    """
     from plait.checkpoint import open_checkpoint
     from plait.engine import extract_lora as extract
 

@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from plait.cli._show import print_json, print_table
 
+if TYPE_CHECKING:
+    from plait.engine import Inspection
+
 
 def inspect(
-    model: Annotated[str, typer.Argument(help="A checkpoint: path, hub id, base+adapter.")],
+    model: Annotated[str, typer.Argument(help="A path, hub id, URL or base+adapter.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List a checkpoint's tensors, types and layers."""
+    """List a checkpoint's tensors, types and layers.
+
+    Only headers and configs are read, no weights.
+    """
     from plait.checkpoint import open_checkpoint
     from plait.engine import inspect_checkpoint
 
-    found = inspect_checkpoint(open_checkpoint(model)).to_dict()
+    found = inspect_checkpoint(open_checkpoint(model))
     if as_json:
-        print_json(found)
+        print_json(found.to_dict())
         return
-    tensors = found.pop("tensors")
-    rows = [[str(v) for v in row.values()] for row in tensors] if isinstance(tensors, list) else []
-    if rows:
-        print_table(model, list(tensors[0]), rows)
-    for key, value in found.items():
+    rows = [[t.name, list(t.shape), t.dtype, t.parameters, t.layer] for t in found.tensors]
+    print_table(model, ["tensor", "shape", "type", "elements", "layer"], rows)
+    print(f"{len(found.tensors)} tensors, {found.parameters:,} parameters, {found.bytes / 1e9:.3f} GB")
+    for key, value in _facts(found).items():
         print(f"{key}: {value}")
+
+
+def _facts(found: Inspection) -> dict[str, str]:
+    """What is known besides the tensors; nothing that is empty."""
+    facts = {
+        "architecture": ", ".join(found.architectures) or found.model_type or "",
+        "hub commit": found.revision or "",
+        "types": ", ".join(f"{kind} ({count:,})" for kind, count in found.dtypes.items()),
+        "layers": ", ".join(f"{count} in `{prefix}`" for prefix, count in found.layers.items()),
+        "tied": ", ".join(f"{alias} = {name}" for alias, name in found.tied.items()),
+        "other files": ", ".join(found.sidecars),
+    }
+    return {key: value for key, value in facts.items() if value}

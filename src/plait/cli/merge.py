@@ -12,26 +12,54 @@ from plait.errors import InputError
 
 
 def merge(
-    recipe: Annotated[Path, typer.Argument(help="A recipe: plait's YAML or mergekit's.")],
-    out: Annotated[Path | None, typer.Argument(help="The folder to write.")] = None,
-    out_option: Annotated[Path | None, typer.Option("--out", "-o", help="The folder to write.")] = None,
-    memory: Annotated[str | None, typer.Option(help="Memory for blocks, as 1GB; a quarter of RAM.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Workers; all cores.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")] = "cpu",
-    float64: Annotated[bool, typer.Option("--float64", help="Compute in float64.")] = False,
-    allow_nan: Annotated[bool, typer.Option("--allow-nan", help="Let NaN and infinities pass.")] = False,
-    max_shard_size: Annotated[str, typer.Option(help="Size of a weight file.")] = "5GB",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the target.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
-    if_changed: Annotated[bool, typer.Option("--if-changed", help="Do nothing if up to date.")] = False,
-    allow_code: Annotated[bool, typer.Option("--allow-code", help="Run the recipe's Python file.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Fingerprint inputs by content.")] = False,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of random methods.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    recipe: Annotated[Path, typer.Argument(help="YAML file, in plait's grammar or mergekit's.")],
+    out: Annotated[
+        Path | None, typer.Argument(help="The folder to write; it must be absent or empty.")
+    ] = None,
+    out_option: Annotated[Path | None, typer.Option("--out", "-o", help="The same, as an option.")] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Budget for tensors in memory, such as 4GB or 512MiB. Default: a quarter of the memory."
+        ),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Worker threads. Default: one per core.")] = None,
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, …")] = "cpu",
+    float64: Annotated[
+        bool, typer.Option("--float64", help="Compute in float64 instead of float32.")
+    ] = False,
+    allow_nan: Annotated[
+        bool, typer.Option("--allow-nan", help="Merge inputs that hold NaN or infinities.")
+    ] = False,
+    max_shard_size: Annotated[str, typer.Option(help="Largest size of one weight file.")] = "5GB",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the output folder once the new one is verified.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an interrupted run; finished tensors are kept.")
+    ] = False,
+    if_changed: Annotated[
+        bool, typer.Option("--if-changed", help="Do nothing if the output is up to date.")
+    ] = False,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Run the Python file that the recipe names under `code`.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Fingerprint inputs by their content, not by size and time.")
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of random methods; wins over the recipe's.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, print the plan, and stop.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan or the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
-    """Merge checkpoints into one, by a recipe."""
+    """Merge checkpoints into one, by a recipe.
+
+    mergekit-yaml's flags are understood too; those that have no effect here are named.
+    """
     target = _target(out, out_option, dry_run)
     from dataclasses import replace
 

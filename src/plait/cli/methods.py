@@ -11,7 +11,7 @@ from plait.cli._show import print_json, print_table
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="A method.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A method to show with its options.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List merge methods, or show one with its options."""
@@ -28,19 +28,8 @@ def methods(
         return
     method = chosen[0]
     print(f"{method.name}: {method.summary}\nsource: {method.reference}\nbase: {method.base}")
-    rows = [
-        [o.name, o.kind, o.default_for("paper"), o.default_for("mergekit"), _bounds(o), o.doc]
-        for o in method.options
-    ]
-    print_table("options", ["name", "type", "paper", "mergekit", "allowed", "meaning"], rows)
-
-
-def _bounds(option: Any) -> str:
-    if option.choices:
-        return " | ".join(option.choices)
-    if option.low is None and option.high is None:
-        return ""
-    return f"{option.low} … {'' if option.high is None else option.high}"
+    for option in method.options:
+        print(f"\n{option.name}: {option.allowed}; {option.defaults}\n    {option.doc}")
 
 
 def _plain(method: Any) -> dict[str, Any]:

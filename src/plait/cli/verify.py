@@ -14,7 +14,10 @@ def verify(
     path: Annotated[Path, typer.Argument(help="A folder that plait wrote.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
-    """Check every digest of an output."""
+    """Check an output against its plait.json.
+
+    Every file and tensor is compared with its digest; the exit status is 0 if all are right, 2 if not.
+    """
     from plait.engine import verify as check
 
     report = check(path)

@@ -54,9 +54,35 @@ class Option:
         return self.mergekit if conventions == "mergekit" and self.mergekit is not None else self.default
 
     @property
+    def allowed(self) -> str:
+        """What its values may be, in words."""
+        kinds = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
+        text = " | ".join(self.choices) if self.choices else kinds[self.kind]
+        if self.low is not None and self.high is not None:
+            text += f" from {self.low:g} to {self.high:g}"
+        elif self.low is not None:
+            text += f" from {self.low:g} on"
+        return f"{text} per model" if self.per_model else text
+
+    @property
+    def defaults(self) -> str:
+        """Its defaults, in words."""
+        paper, mergekit = (_word(self.default_for(which)) for which in ("paper", "mergekit"))
+        if self.default is None:
+            return "optional" if self.optional else "required"
+        return f"default {paper}" if paper == mergekit else f"default {paper}, mergekit's {mergekit}"
+
+    @property
     def runtime(self) -> bool:
         """A number that a compiled rule takes as an argument; words and booleans are compiled in."""
         return self.kind == "float"
+
+
+def _word(value: float | int | bool | str | None) -> str:
+    """A value as a recipe writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 class Cell(Protocol):
