@@ -119,7 +119,12 @@ def distribution(ours: Path, theirs: Path, base: Path) -> tuple[dict[str, str], 
 
 def _distances(x: Tensor, y: Tensor) -> dict[str, float]:
     """Moments of two samples, and how far they lie apart in standard errors."""
-    moments = {"kept": lambda v: (v != 0).double(), "mean": lambda v: v, "size": abs, "square": lambda v: v * v}
+    moments = {
+        "kept": lambda v: (v != 0).double(),
+        "mean": lambda v: v,
+        "size": abs,
+        "square": lambda v: v * v,
+    }
     found = {}
     for what, moment in moments.items():
         p, q = moment(x), moment(y)
@@ -141,7 +146,11 @@ def tokenizer(ours: Path, theirs: Path) -> dict[str, str]:
     """What differs in tokens, in how text is cut, in special tokens and in rendered chats."""
     a, b = _tokenizer(ours), _tokenizer(theirs)
     if a is None or b is None:
-        return {} if a is b else {"tokenizer": f"{'none' if a is None else 'one'} / {'none' if b is None else 'one'}"}
+        return (
+            {}
+            if a is b
+            else {"tokenizer": f"{'none' if a is None else 'one'} / {'none' if b is None else 'one'}"}
+        )
     found = {}
     extra = a.get_vocab().keys() ^ b.get_vocab().keys()
     if extra:

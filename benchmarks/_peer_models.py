@@ -177,7 +177,14 @@ def _others(root: Path, plain: Any) -> list[str]:
             eos_token_id=2,
         )
     )
-    sizes: dict[str, Any] = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 4, "num_decoder_layers": 3, "num_heads": 4}
+    sizes: dict[str, Any] = {
+        "d_model": 32,
+        "d_kv": 8,
+        "d_ff": 48,
+        "num_layers": 4,
+        "num_decoder_layers": 3,
+        "num_heads": 4,
+    }
     sizes |= {"feed_forward_proj": "gated-gelu"}  # the only form that mergekit knows
     t5 = T5ForConditionalGeneration(T5Config(vocab_size=len(plain), **sizes))
     made = {}

@@ -287,7 +287,9 @@ def main() -> None:
 
 def everything(given: argparse.Namespace, scratch: Path, console: Console) -> dict[str, Any]:
     """All tables."""
-    root = (given.dir or scratch) / f"llama-{given.params:.2g}"
+    root = (
+        given.dir or scratch
+    ) / f"llama-{given.params / 1e9:.2f}b"  # mergekit takes what follows a plus for an adapter
     count = make_checkpoints(root, given.params)
     console.print(f"base and three fine-tunes, {count / 1e9:.2f} B parameters each, bfloat16")
     rows = []

@@ -172,7 +172,15 @@ def row(case: Case, mine: dict[str, Any], peer: dict[str, Any], out: Path, root:
         verdict, wrong = judge(case, found)
         verdict = "both refuse" if verdict == "equal" else verdict
         told = {"mergekit says": peer["error"], "plait says": mine["said"][-400:]}
-        return {**base, "distance": None, "verdict": verdict, **seconds, "wrong": wrong, "differs": case.differs, **told}
+        return {
+            **base,
+            "distance": None,
+            "verdict": verdict,
+            **seconds,
+            "wrong": wrong,
+            "differs": case.differs,
+            **told,
+        }
     if mine["status"] or peer["error"]:
         wrong = {"failed": f"plait: {mine['status']} {mine['said'][-600:]} / mergekit: {peer['error']}"}
         return {**base, "distance": None, "verdict": "FAILED", **seconds, "wrong": wrong}
@@ -192,7 +200,9 @@ def row(case: Case, mine: dict[str, Any], peer: dict[str, Any], out: Path, root:
 
 def main() -> None:
     """Run the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--peer", type=Path, required=True, help="the folder of mergekit-yaml")
     parser.add_argument("--dir", type=Path, default=Path(tempfile.gettempdir()) / "plait-peer")
     parser.add_argument("--only", nargs="*")
