@@ -2,10 +2,12 @@
 
 from plait.checkpoint._files import close_idle_files
 from plait.checkpoint._fingerprint import content_hash
+from plait.checkpoint._json import read_json
 from plait.checkpoint._memory import MemoryTensor
 from plait.checkpoint._open import open_checkpoint, open_model
+from plait.checkpoint._reference import exists as is_path
 from plait.checkpoint._reference import parse_reference
-from plait.checkpoint._safetensors import DTYPE_NAMES, DTYPES, FileTensor
+from plait.checkpoint._safetensors import DTYPE_NAMES, DTYPES, FileTensor, open_safetensors
 from plait.checkpoint._structure import LayerMap, find_layers
 from plait.checkpoint._tensor import (
     Checkpoint,
@@ -38,11 +40,14 @@ __all__ = [
     "find_layers",
     "find_tied",
     "index_json",
+    "is_path",
     "numel",
     "open_checkpoint",
     "open_model",
+    "open_safetensors",
     "parse_reference",
     "plan_shards",
+    "read_json",
     "row_length",
     "save_checkpoint",
     "vocab_size",

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from blake3 import blake3
+
 from plait.checkpoint import _adapter_kohya, _adapter_peft
 from plait.checkpoint._adapter_config import CONFIG, AdapterConfig, read_adapter_config
 from plait.checkpoint._json import read_json
@@ -80,6 +82,8 @@ def open_adapter(base: Checkpoint, folder: Path) -> Checkpoint:
         changed = _adapter_kohya.change_tensors(weights.tensors, base, str(file))
     tensors, tied = _untie(base, changed, config)
     fingerprint = {**base.fingerprint, f"{folder.name}/{file.name}": weights.fingerprint}
+    if (folder / CONFIG).is_file():  # rank and alpha count as much as the factors
+        fingerprint[f"{folder.name}/{CONFIG}"] = blake3((folder / CONFIG).read_bytes()).hexdigest()[:32]
     return replace(
         base,
         reference=f"{base.reference}+{folder}",

@@ -1,16 +1,20 @@
 """The command line: one file per command.
 
 Exit status: 0 done, 2 the user's input is at fault, 1 plait is; `plait diff` gives 3 for models that differ,
-and an interrupted command 130.
+and a command that was interrupted 130 (Ctrl-C) or 143 (SIGTERM).
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from plait.cli._interrupt import Interrupted, prompt_end
 from plait.errors import PlaitError
 
 #: Mistakes of the machine or its user, not of plait.
@@ -20,7 +24,28 @@ _OUTSIDE = (OSError, MemoryError)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `plait`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    raise SystemExit(_status(words))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may hold what no encoding has
+            stream.reconfigure(errors="backslashreplace")
+    say = _once("plait: interrupted" + ("; continue with --resume" if words[:1] == ["merge"] else ""))
+    try:
+        with prompt_end(say):
+            status = _status(words)
+    except Interrupted as error:
+        say()
+        status = 128 + error.number
+    raise SystemExit(status)
+
+
+def _once(text: str) -> Callable[[], None]:
+    """Print a line to stderr, whoever asks for it, once."""
+    first = threading.Lock()
+
+    def say() -> None:
+        if first.acquire(blocking=False):
+            print(text, file=sys.stderr, flush=True)
+
+    return say
 
 
 def _status(words: list[str]) -> int:
@@ -28,9 +53,8 @@ def _status(words: list[str]) -> int:
 
     from plait.cli._app import app
 
-    # Newer typers bring a click of their own, so its exceptions are found through typer.
-    unusable = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
-
+    # typer may bring its own copy of click, so what click raises is found through typer.
+    usage_error = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
     try:
         if words[:1] == ["merge"]:
             words = ["merge", *_translated(words[1:])]
@@ -39,15 +63,12 @@ def _status(words: list[str]) -> int:
         return found if isinstance(found, int) else 0
     except typer.Exit as error:
         return error.exit_code
-    except unusable as error:
-        error.show()
+    except usage_error as error:
+        _tell_usage(error)
         return 2
     except PlaitError as error:
         print(f"plait: {error}", file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, typer.Abort):
-        print("plait: interrupted; a merge can be continued with --resume", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         # Who read the output (`head`, say) has enough; nothing more may be flushed there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -65,6 +86,16 @@ def _status(words: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
+
+
+def _tell_usage(error: Any) -> None:
+    """Say what is wrong with the words, and where to read more; without any words, show the help."""
+    command = getattr(getattr(error, "ctx", None), "command_path", "plait")
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return
+    what = str(error.format_message()).rstrip(".")
+    print(f"plait: {what[:1].lower()}{what[1:]}\n  hint: {command} --help", file=sys.stderr)
 
 
 def _translated(words: list[str]) -> list[str]:

@@ -18,6 +18,10 @@ from plait.methods import Method, Settings, Sums
 from plait.numerics import Grid, Value, grid, row_ranks, uniform
 
 
+class Stopped(Exception):
+    """A worker noticed that the run was stopped."""
+
+
 @dataclass
 class Job:
     """What computing one tensor takes.
@@ -42,6 +46,7 @@ class Job:
         checked: the inputs are known to be finite.
         kept: which elements of each model a rule kept, `(numel,)` uint8, one bit per model; None until asked.
         recalls: `kept` is complete: rules take their conditions from there.
+        stopped: whether the run is to end now.
     """
 
     name: str
@@ -60,6 +65,7 @@ class Job:
     memory: int = 1 << 28
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     compiled: bool = False
+    stopped: Callable[[], bool] = lambda: False
     checked: bool = False
     kept: Any = None
     recalls: bool = False
@@ -80,9 +86,14 @@ class Job:
         """The inputs, block by block.
 
         A block is the caller's until it asks for the next one, unless the job holds its inputs.
+
+        Raises:
+            Stopped: the run is to end now.
         """
         if self._held:
-            yield from self._held
+            for block in self._held:
+                self._go_on()
+                yield block
             return
         cut = self.grid
         length = cut.numel if self.hold else min(self.limit_of_chunks, cut.numel)
@@ -94,12 +105,17 @@ class Job:
                 parts = [whole[first : first + stop - start] for whole in memory]
                 slots = [Slot(tensor, part) for tensor, part in zip(self.tensors, parts, strict=True)]
                 blocks[start if self.hold else stop - start] = Block(start, stop, slots)
+            self._go_on()
             block = blocks[start if self.hold else stop - start]
             block.start, block.stop = start, stop
             block.read()
             yield block
         if self.hold:
             self._held = list(blocks.values())
+
+    def _go_on(self) -> None:
+        if self.stopped():
+            raise Stopped
 
     def piece(self, start: int, stop: int) -> Block:
         """Any stretch of the inputs, in memory of its own."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
+
+from plait.engine._cgroup import cpu_limit, memory_limit
 
 _FLOOR = 512 * 2**20
 
@@ -41,24 +42,19 @@ class RunOptions:
 
 
 def cores() -> int:
-    """Cores that this process may run on: affinity and the cgroup's quota count."""
+    """Cores that this process may run on: affinity and the control groups' quotas count."""
     affinity = getattr(os, "sched_getaffinity", None)
     count = len(affinity(0)) if affinity else os.cpu_count() or 1
-    words = _read("/sys/fs/cgroup/cpu.max").split()
-    if len(words) == 2 and words[0].isdigit():
-        count = min(count, max(int(words[0]) // int(words[1]), 1))
-    return max(count, 1)
+    limit = cpu_limit()
+    return max(count if limit is None else min(count, int(limit)), 1)
 
 
 def memory_budget(asked: int | None) -> int:
-    """Bytes for blocks: what was asked for, else a quarter of the machine's or the cgroup's memory."""
+    """Bytes for blocks: what was asked for, else a quarter of the machine's or the control groups' memory."""
     if asked is not None:
         return asked
-    total = _physical()
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        limit = _read(path).strip()
-        if limit.isdigit():
-            total = min(total, int(limit))
+    limit = memory_limit()
+    total = _physical() if limit is None else min(_physical(), limit)
     return max(total // 4, _FLOOR)
 
 
@@ -67,10 +63,3 @@ def _physical() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return 4 * _FLOOR
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="ascii")
-    except OSError:
-        return ""

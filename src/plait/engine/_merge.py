@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,17 +16,21 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
-from plait.checkpoint import Checkpoint, open_checkpoint
-from plait.engine._limits import RunOptions
+from plait.checkpoint import open_checkpoint
+from plait.engine._identity import run_identity
+from plait.engine._limits import RunOptions, cores
+from plait.engine._lock import locked, work_folder
 from plait.engine._plan import Output, Plan, build_plan
-from plait.engine._provenance import write_beside
+from plait.engine._provenance import write_beside, write_provenance
+from plait.engine._publish import publish, restore
 from plait.engine._run import Progress, Runner
 from plait.engine._settings import as_method
+from plait.engine._target import check_target, find_target, is_filled, is_up_to_date
 from plait.engine._verify import verify
-from plait.engine._work import Work, locked, work_folder
-from plait.errors import InputError, PlaitError
+from plait.engine._work import Work
+from plait.errors import PlaitError
 from plait.methods import METHODS, Method
-from plait.recipe import ModelRef, build_recipe
+from plait.recipe import build_recipe
 
 Report = Callable[[Progress], None]
 
@@ -73,86 +75,48 @@ def run(
         InputError: an input or the target is at fault; the target is untouched.
     """
     options = options or plan.options
-    started, target = time.perf_counter(), Path(out).absolute()
-    if options.if_changed and _up_to_date(plan, target):
+    started, target = time.perf_counter(), find_target(out)
+    restore(target)
+    if (options.if_changed or options.resume) and is_up_to_date(plan, target):
+        if work_folder(target).exists():  # of a run that was killed when all was done
+            with locked(target):
+                pass
         return MergeResult(str(out), len(plan.outputs), 0, 0, time.perf_counter() - started, unchanged=True)
-    _check_target(plan, target, options)
-    folder = work_folder(target)
-    keep = False
-    created = not folder.exists()
-    with locked(folder):
-        work = Work(folder)
-        try:
-            work.begin(plan.digest, plan.shards, resume=options.resume)
-            with _stages(plan, folder, progress):
-                _fill(plan, work, progress)
-            work.close()
-            write_beside(plan, folder / "out", work.done)
-            if target.exists() and any(target.iterdir()):
-                _verified(folder / "out")
-            work.publish(target, replace=target.exists() and any(target.iterdir()))
-        except PlaitError:
-            # Bad input leaves nothing behind, unless there was something to resume before.
-            keep = options.resume and not created
-            raise
-        except BaseException:
-            keep = True
-            raise
-        finally:
-            work.close()
-            if not keep:
-                shutil.rmtree(folder, ignore_errors=True)
+    check_target(plan, target, options)
+    _run_locked(plan, target, options, progress)
     seconds = time.perf_counter() - started
     return MergeResult(str(out), len(plan.outputs), plan.bytes_read, plan.bytes_written, seconds)
 
 
-def _up_to_date(plan: Plan, target: Path) -> bool:
-    try:
-        known = json.loads((target / "plait.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(known, dict) and known.get("plan") == plan.digest
-
-
-def _check_target(plan: Plan, target: Path, options: RunOptions) -> None:
-    if target.exists() and not target.is_dir():
-        raise InputError("the output is a file", where=str(target), hint="name a folder")
-    real = target.resolve()
-    for ref, checkpoint in plan.opened.items():
-        for place in _places(ref, checkpoint):
-            if real == place or real in place.parents:
-                raise InputError(
-                    "the output is one of the inputs", where=ref.text, hint="choose another output"
-                )
-    if target.exists() and any(target.iterdir()) and not options.overwrite:
-        raise InputError(
-            "the output folder is not empty", where=str(target), hint="choose another, or add --overwrite"
-        )
-    parent = target.parent
-    while not parent.exists():
-        parent = parent.parent
-    if not os.access(parent, os.W_OK):
-        raise InputError("this folder can't be written to", where=str(parent))
-    free = shutil.disk_usage(parent).free
-    held = _size(work_folder(target)) if options.resume else 0
-    needed = plan.bytes_written + sum(stage.plan.bytes_written for stage in plan.stages)
-    if needed > free + held:
-        raise InputError(
-            f"the output takes {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free", where=str(parent)
-        )
-
-
-def _places(ref: ModelRef, checkpoint: Checkpoint) -> set[Path]:
-    """Where an input lies on this disk: its folder or file, and its adapter's."""
-    named = [] if ref.live is not None or ref.nested is not None else ref.text.split("+")
-    found = [Path(name).expanduser() for name in named]
-    if checkpoint.folder is not None:
-        found.append(checkpoint.folder)
-    return {path.resolve() for path in found if path.exists()}
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.exists() else 0
+def _run_locked(plan: Plan, target: Path, options: RunOptions, progress: Report | None) -> None:
+    known, done = work_folder(target).exists(), False
+    with locked(target) as held:
+        held.keep = known
+        check_target(plan, target, options)  # again: another run may have finished meanwhile
+        work = Work(held.folder)
+        # Bad input leaves nothing behind, unless there was something to resume before.
+        held.keep = known and options.resume
+        try:
+            threads = options.threads or cores()
+            work.begin(run_identity(plan), plan.shards, resume=options.resume, threads=threads)
+            write_beside(plan, held.folder / "out")
+            with _stages(plan, held.folder, progress):
+                _fill(plan, work, progress)
+            work.close()
+            write_provenance(plan, held.folder / "out", work.done)
+            replaced = is_filled(target)
+            if replaced:
+                _verified(held.folder / "out")
+            held.keep = True
+            publish(held.folder / "out", target, replace=replaced and options.overwrite)
+            held.keep, done = False, True
+        except PlaitError:
+            raise
+        except BaseException:
+            held.keep = not done
+            raise
+        finally:
+            work.close()
 
 
 def _fill(plan: Plan, work: Work, progress: Report | None) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,21 +12,28 @@ from typing import Any
 
 import torch
 
-from plait.checkpoint import Checkpoint, LazyTensor, Shape, ShardFile, content_hash, find_embeddings
+from plait.checkpoint import Checkpoint, LazyTensor, Shape, ShardFile, find_embeddings
 from plait.engine._align import Models, Place, places
+from plait.engine._identity import plan_digest, weights_identity
 from plait.engine._layout import lay_out
 from plait.engine._limits import RunOptions, cores, memory_budget
 from plait.engine._settings import Options, options_of
-from plait.engine._stage import Stage, StagedTensor, open_models
+from plait.engine._stage import Stage, open_models
 from plait.engine._vocabulary import align
 from plait.errors import InputError, raise_all
 from plait.methods import Method, Settings
-from plait.recipe import Alignment, ModelRef, Recipe, filter_warnings, recipe_models, recipe_to_dict
+from plait.recipe import (
+    Alignment,
+    ModelRef,
+    Recipe,
+    filter_warnings,
+    read_chat_template,
+    recipe_models,
+    resolve_chat_template,
+)
 
 #: Elements from which on compiled loops pay.
 COMPILED_FROM = 1 << 22
-#: Options that change the output's bytes.
-_COUNTED = ("float64", "allow_nan", "max_shard_size")
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class Plan:
         options: how it runs.
         stages: nested recipes that run first.
         alignment: how vocabularies are brought to one.
+        chat_template: the output's, where the recipe says anything about it.
     """
 
     recipe: Recipe
@@ -87,6 +93,7 @@ class Plan:
     options: RunOptions
     stages: list[Stage] = field(default_factory=list)
     alignment: Alignment | None = None
+    chat_template: str | None = None
 
     @property
     def conventions(self) -> str:
@@ -125,25 +132,15 @@ class Plan:
         stages = self.method.stages(merged.settings)
         return 1 + sum((1 if hasattr(s, "finish") else 2) for s in stages if s.scope == "model")
 
-    def fingerprint(self, checkpoint: Checkpoint) -> dict[str, str]:
-        """An input's identity: its files' sizes, times and headers, or its content with `check`."""
-        if self.options.check and not isinstance(next(iter(checkpoint.tensors.values()), None), StagedTensor):
-            return {"content": content_hash(checkpoint, threads=self.options.threads or cores())}
-        return dict(checkpoint.fingerprint)
+    @cached_property
+    def weights(self) -> dict[ModelRef, dict[str, str]]:
+        """Each input's identity: its files' sizes, times and headers, or its content."""
+        return {ref: weights_identity(self, ref, c) for ref, c in self.opened.items()}
 
     @cached_property
     def digest(self) -> str:
         """Identifies the bytes that this plan makes: recipe, inputs, version, options that count."""
-        from plait import __version__
-
-        content = {
-            "recipe": recipe_to_dict(self.recipe),
-            "inputs": {ref.text: self.fingerprint(c) for ref, c in self.opened.items()},
-            "stages": [stage.plan.digest for stage in self.stages],
-            "version": __version__,
-            "options": {name: getattr(self.options, name) for name in _COUNTED},
-        }
-        return hashlib.blake2b(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:64]
+        return plan_digest(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The plan for machines."""
@@ -234,6 +231,7 @@ def build_plan(recipe: Recipe, options: RunOptions | None = None) -> Plan:
         opened, alignment = align(recipe.tokenizer, opened, order, recipe.base)
         warnings += alignment.warnings
     problems: list[InputError] = []
+    chat_template = _chat_template(recipe, opened, problems)
     excluded: list[str] = []
     found = list(places(recipe, Models(opened), problems, excluded))
     builder = _Builder(recipe, chosen, opened, options, problems)
@@ -244,10 +242,33 @@ def build_plan(recipe: Recipe, options: RunOptions | None = None) -> Plan:
     warnings += filter_warnings(recipe, [o.name for o in outputs])
     compute = torch.float64 if options.float64 or builder.wide else torch.float32
     plan = Plan(
-        recipe, chosen.method, opened, outputs, excluded, warnings, compute, options, stages, alignment
+        recipe,
+        chosen.method,
+        opened,
+        outputs,
+        excluded,
+        warnings,
+        compute,
+        options,
+        stages,
+        alignment,
+        chat_template,
     )
     _check_memory(plan)
     return plan
+
+
+def _chat_template(
+    recipe: Recipe, opened: Mapping[ModelRef, Checkpoint], problems: list[InputError]
+) -> str | None:
+    if recipe.chat_template is None:
+        return None
+    try:
+        own = [None if c.folder is None else read_chat_template(c.folder) for c in opened.values()]
+        return resolve_chat_template(recipe.chat_template, own)
+    except InputError as error:
+        problems.append(error)
+        return None
 
 
 def _in_canonical_order(recipe: Recipe) -> Recipe:

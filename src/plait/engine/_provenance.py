@@ -13,59 +13,75 @@ from blake3 import blake3
 from plait.checkpoint import find_tied
 from plait.engine._layout import indexes
 from plait.engine._plan import Plan, describe
-from plait.recipe import (
-    read_chat_template,
-    recipe_to_dict,
-    recipe_to_yaml,
-    resolve_chat_template,
-    write_chat_template,
-    write_tokenizer,
-)
+from plait.engine._verify import region_digest
+from plait.errors import InputError
+from plait.recipe import recipe_to_dict, recipe_to_yaml, write_chat_template, write_tokenizer
 
 _COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "num_decoder_layers")
+#: Lines of a card that are looked at for its licence, and their length.
+_FRONT, _LONGEST_LINE = 60, 1000
 _TEXT = ("text_config", "llm_config", "language_config")
 
 
-def write_beside(plan: Plan, folder: Path, digests: Mapping[str, str]) -> None:
-    """Write everything but the weights into the finished folder.
+def write_beside(plan: Plan, folder: Path) -> None:
+    """Write everything but the weights and `plait.json` into the output, before weights are merged.
+
+    Args:
+        plan: what is merged.
+        folder: where the weights go.
+
+    Raises:
+        InputError: a file can't be copied, or the tokenizer can't be made.
+    """
+    template = plan.template
+    try:
+        for sidecar in template.sidecars:
+            place = folder / sidecar.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(sidecar.path, place)
+        for path, text in indexes(plan.shards).items():
+            _write(folder / path, text)
+        if template.config:
+            _write(folder / "config.json", json.dumps(output_config(plan), indent=2, ensure_ascii=False))
+        if plan.alignment is not None:
+            write_tokenizer(plan.alignment, folder, chat_template=plan.chat_template)
+        elif plan.chat_template is not None:
+            write_chat_template(plan.chat_template, folder)
+        _write(folder / "README.md", model_card(plan))
+    except OSError as error:
+        raise _failed(error, folder) from error
+
+
+def write_provenance(plan: Plan, folder: Path, digests: Mapping[str, str]) -> None:
+    """Write `plait.json`, when all else is in the output.
 
     Args:
         plan: what was merged.
-        folder: where the weights are.
+        folder: the output.
         digests: tensor → digest of its bytes.
+
+    Raises:
+        InputError: it can't be written.
     """
-    template = plan.template
-    for sidecar in template.sidecars:
-        place = folder / sidecar.name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(sidecar.path, place)
-    for path, text in indexes(plan.shards).items():
-        (folder / path).write_text(text, encoding="utf-8")
-    if template.config:
-        text = json.dumps(output_config(plan), indent=2, ensure_ascii=False) + "\n"
-        (folder / "config.json").write_text(text, encoding="utf-8")
-    _write_tokenizer(plan, folder)
-    (folder / "README.md").write_text(model_card(plan), encoding="utf-8")
-    files = {
-        path.relative_to(folder).as_posix(): blake3(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".safetensors" and path.name != "plait.json"
-    }
-    content = json.dumps(provenance(plan, digests, files), indent=1, ensure_ascii=False, default=str) + "\n"
-    (folder / "plait.json").write_text(content, encoding="utf-8")
+    try:
+        files = {
+            path.relative_to(folder).as_posix(): region_digest(path, 0, path.stat().st_size)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.suffix != ".safetensors" and path.name != "plait.json"
+        }
+        content = provenance(plan, digests, files)
+        _write(folder / "plait.json", json.dumps(content, indent=1, ensure_ascii=False, default=str))
+    except OSError as error:
+        raise _failed(error, folder) from error
 
 
-def _write_tokenizer(plan: Plan, folder: Path) -> None:
-    recipe = plan.recipe
-    chat = None
-    if recipe.chat_template is not None:
-        folders = [c.folder for c in plan.opened.values()]
-        own = [None if found is None else read_chat_template(found) for found in folders]
-        chat = resolve_chat_template(recipe.chat_template, own)
-    if plan.alignment is not None:
-        write_tokenizer(plan.alignment, folder, chat_template=chat)
-    elif chat is not None:
-        write_chat_template(chat, folder)
+def _write(path: Path, text: str) -> None:
+    # Paths of files may be no Unicode; JSON has an escape for what they hold then.
+    path.write_text(text.rstrip("\n") + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+def _failed(error: OSError, folder: Path) -> InputError:
+    return InputError(f"writing failed: {error.strerror or error}", where=str(error.filename or folder))
 
 
 def output_config(plan: Plan) -> dict[str, Any]:
@@ -140,7 +156,8 @@ def provenance(plan: Plan, digests: Mapping[str, str], files: Mapping[str, str])
         "compute": str(plan.compute).removeprefix("torch."),
         "recipe": recipe_to_dict(plan.recipe),
         "inputs": {
-            ref.text: {"revision": c.revision, "files": dict(c.fingerprint)} for ref, c in plan.opened.items()
+            ref.text: {"revision": c.revision, "files": dict(c.fingerprint), **_content(plan.weights[ref])}
+            for ref, c in plan.opened.items()
         },
         "stages": {stage.name: stage.plan.digest for stage in plan.stages},
         "excluded": plan.excluded,
@@ -151,16 +168,21 @@ def provenance(plan: Plan, digests: Mapping[str, str], files: Mapping[str, str])
     }
 
 
+def _content(weights: Mapping[str, str]) -> dict[str, str]:
+    return {"content": weights["content"]} if "content" in weights else {}
+
+
 def licences(plan: Plan) -> dict[str, str]:
     """Model → the licence that its card names."""
     found = {}
     for ref, checkpoint in plan.opened.items():
         card = checkpoint.folder / "README.md" if checkpoint.folder else None
         if card is not None and card.is_file():
-            for line in card.read_text(encoding="utf-8", errors="replace").splitlines()[:60]:
-                if line.startswith(("license:", "license_name:")):
-                    found[ref.text] = line.partition(":")[2].strip()
-                    break
+            with card.open(encoding="utf-8", errors="replace") as file:
+                lines = [file.readline(_LONGEST_LINE) for _ in range(_FRONT)]
+            named = [line for line in lines if line.startswith(("license:", "license_name:"))]
+            if named:
+                found[ref.text] = named[0].partition(":")[2].strip()
     return found
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from plait.engine._compute import all_or_none, finish_sums, merged, order_stats, tensor_stages
-from plait.engine._job import Job
+from plait.engine._job import Job, Stopped
 from plait.engine._limits import cores, memory_budget
 from plait.engine._plan import Output, Plan
 from plait.engine._stages import OrderSearch, sum_partials
@@ -170,6 +170,7 @@ class Runner:
             memory=self.budget // 3,
             device=torch.device(plan.options.device),
             compiled=plan.compiled,
+            stopped=self._stop.is_set,
         )
         # Another pass over memory costs less than half of reading the files again, cached as they may be.
         job.hold = numel * width <= self.budget // 2 and job.passes > 1
@@ -266,10 +267,6 @@ class Runner:
         job = self.job(output)
         job.hold = False
         return job
-
-
-class Stopped(Exception):
-    """A worker noticed that the run was stopped."""
 
 
 @contextlib.contextmanager

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from blake3 import blake3
 
+from plait.checkpoint import open_safetensors, read_json
 from plait.engine._limits import cores
 from plait.errors import InputError
 
@@ -44,30 +44,48 @@ def verify(path: str | Path) -> VerifyReport:
         InputError: the folder has no `plait.json` that could be checked against.
     """
     folder = Path(path)
-    try:
-        known = json.loads((folder / "plait.json").read_text(encoding="utf-8"))
-        shards, tensors, files = known["shards"], known["tensors"], known["files"]
-    except FileNotFoundError as error:
-        raise InputError(
-            "there is no plait.json", where=str(folder), hint="name a folder that plait wrote"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError("plait.json is damaged", where=str(folder)) from error
-    problems = [_other(folder, name, digest) for name, digest in files.items()]
+    known = _known(folder)
+    problems = [_other(folder, name, digest) for name, digest in known["files"].items()]
     seen: set[str] = set()
     with ThreadPoolExecutor(cores()) as pool:
-        for name, shard in shards.items():
-            problems += _shard(pool, folder, name, shard, tensors, seen)
-    problems += [f"{name}: the tensor is missing" for name in tensors if name not in seen]
+        for name, shard in known["shards"].items():
+            problems += _shard(pool, folder, name, shard, known["tensors"], seen)
+    problems += [f"{name}: the tensor is missing" for name in known["tensors"] if name not in seen]
     found = [problem for problem in problems if problem]
-    return VerifyReport(not found, found, len(seen), len(files))
+    return VerifyReport(not found, found, len(seen), len(known["files"]))
+
+
+def _known(folder: Path) -> dict[str, dict[str, Any]]:
+    """What `plait.json` says about files and tensors."""
+    path, where = folder / "plait.json", str(folder)
+    if not path.is_file():
+        what = "there is no plait.json" if folder.is_dir() else "no such folder"
+        raise InputError(what, where=where, hint="name a folder that plait wrote")
+    content = read_json(path)
+    for part, inner in (("shards", dict), ("tensors", dict), ("files", str)):
+        entries = content.get(part)
+        if not isinstance(entries, dict) or not all(isinstance(entry, inner) for entry in entries.values()):
+            raise InputError(f"plait.json is damaged: it has no `{part}`", where=where)
+        outside = [name for name in entries if part != "tensors" and not _is_inside(name)]
+        if outside:
+            raise InputError(f"plait.json is damaged: `{outside[0]}` is no file of the folder", where=where)
+    return content
+
+
+def _is_inside(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return bool(parts) and not PurePosixPath(name).is_absolute() and ".." not in parts and "\0" not in name
 
 
 def _other(folder: Path, name: str, digest: str) -> str:
     path = folder / name
     if not path.is_file():
         return f"{name}: the file is missing"
-    return "" if blake3(path.read_bytes()).hexdigest() == digest else f"{name}: the file was changed"
+    try:
+        found = region_digest(path, 0, path.stat().st_size)
+    except OSError as error:
+        return f"{name}: it can't be read ({error.strerror})"
+    return "" if found == digest else f"{name}: the file was changed"
 
 
 def _shard(
@@ -81,27 +99,35 @@ def _shard(
     path = folder / name
     if not path.is_file():
         return [f"{name}: the file is missing"]
-    if path.stat().st_size != known["size"]:
-        return [f"{name}: the file has {path.stat().st_size} bytes, not {known['size']}"]
-    with path.open("rb") as file:
-        head = file.read(8)
-        text = file.read(int.from_bytes(head, "little"))
-    if blake3(head + text).hexdigest() != known["header"]:
+    try:
+        if path.stat().st_size != known.get("size"):
+            return [f"{name}: the file has {path.stat().st_size} bytes, not {known.get('size')}"]
+        shard = open_safetensors(path)
+    except (OSError, InputError) as error:
+        return [str(error)]
+    head = len(shard.header).to_bytes(8, "little") + shard.header
+    if blake3(head).hexdigest() != known.get("header"):
         return [f"{name}: the header was changed"]
     prefix = name.rpartition("/")[0]
     work = []
-    for own, entry in json.loads(text).items():
-        if own == "__metadata__":
-            continue
-        tensor = f"{prefix}/{own}" if prefix else own
-        seen.add(tensor)
-        low, high = entry["data_offsets"]
-        start = 8 + len(text)
-        work.append((path, tensor, start + low, start + high, tensors.get(tensor, {}).get("digest")))
+    for own, tensor in shard.tensors.items():
+        full = f"{prefix}/{own}" if prefix else own
+        seen.add(full)
+        stop = tensor.offset + tensor.nbytes
+        work.append((path, full, tensor.offset, stop, tensors.get(full, {}).get("digest")))
     return list(pool.map(lambda job: _tensor(*job), work))
 
 
-def _tensor(path: Path, name: str, start: int, stop: int, digest: str | None) -> str:
+def _tensor(path: Path, name: str, start: int, stop: int, digest: object) -> str:
+    try:
+        found = region_digest(path, start, stop)
+    except OSError as error:
+        return f"{name}: it can't be read ({error.strerror})"
+    return "" if found == digest else f"{name}: the tensor's bytes were changed"
+
+
+def region_digest(path: Path, start: int, stop: int) -> str:
+    """blake3 of the bytes `start:stop` of a file, or of those that there are."""
     hasher = blake3()
     with path.open("rb") as file:
         file.seek(start)
@@ -111,4 +137,4 @@ def _tensor(path: Path, name: str, start: int, stop: int, digest: str | None) ->
                 break
             hasher.update(data)
             start += len(data)
-    return "" if hasher.hexdigest() == digest else f"{name}: the tensor's bytes were changed"
+    return hasher.hexdigest()

@@ -1,0 +1,108 @@
+"""What the bytes of an output depend on, in one digest: recipe, inputs, code, version, options that count."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import marshal
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from plait.checkpoint import Checkpoint, content_hash
+from plait.engine._limits import cores
+from plait.engine._stage import StagedTensor
+from plait.methods import METHODS
+from plait.recipe import ModelRef, recipe_to_dict
+
+if TYPE_CHECKING:
+    from plait.engine._plan import Plan
+
+#: Options that change the output's bytes.
+_COUNTED = ("float64", "allow_nan", "max_shard_size")
+_LIBRARIES = ("torch", "numpy", "numba")
+
+
+def plan_digest(plan: Plan) -> str:
+    """Identifies the bytes that a plan makes.
+
+    Raises:
+        InputError: an input can't be read.
+    """
+    from plait import __version__
+
+    content = {
+        "recipe": recipe_to_dict(plan.recipe),
+        "inputs": {ref.text: _input(plan, ref, c) for ref, c in plan.opened.items()},
+        "stages": [stage.plan.digest for stage in plan.stages],
+        "code": _code(plan),
+        "version": __version__,
+        "options": {name: getattr(plan.options, name) for name in _COUNTED},
+    }
+    return hashlib.blake2b(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:64]
+
+
+def run_identity(plan: Plan) -> dict[str, str]:
+    """What a run's bytes depend on: the plan, and what computes."""
+    libraries = {name: version(name) for name in _LIBRARIES}
+    return {"plan": plan.digest, "device": torch.device(plan.options.device).type, **libraries}
+
+
+def weights_identity(plan: Plan, ref: ModelRef, checkpoint: Checkpoint) -> dict[str, str]:
+    """An input's weights: its files' sizes, times and headers; its content with `check`, or in memory."""
+    if isinstance(next(iter(checkpoint.tensors.values()), None), StagedTensor):
+        return {}
+    live = ref.live is not None and not isinstance(ref.live, Checkpoint)
+    if plan.options.check or live or not checkpoint.fingerprint:
+        return {"content": content_hash(checkpoint, threads=plan.options.threads or cores())}
+    return dict(checkpoint.fingerprint)
+
+
+def _input(plan: Plan, ref: ModelRef, checkpoint: Checkpoint) -> dict[str, Any]:
+    found = {"weights": plan.weights[ref], "config": dict(checkpoint.config)}
+    travels = plan.recipe.tokenizer is not None or plan.recipe.chat_template is not None
+    if checkpoint is plan.template or travels:
+        found["files"] = {
+            path.name: _file(path, content=plan.options.check) for path in _travelling(checkpoint)
+        }
+    return found
+
+
+def _travelling(checkpoint: Checkpoint) -> Iterator[Path]:
+    """Files that end in the output, and the card, which names the licence."""
+    yield from (sidecar.path for sidecar in checkpoint.sidecars)
+    if checkpoint.folder is not None:
+        yield checkpoint.folder / "README.md"
+
+
+def _file(path: Path, *, content: bool) -> str:
+    try:
+        if content:
+            return hashlib.blake2b(path.read_bytes()).hexdigest()
+        found = path.stat()
+    except OSError:
+        return ""
+    return f"{found.st_size}-{found.st_mtime_ns}"
+
+
+def _code(plan: Plan) -> str:
+    """The method's code, where it does not come with plait: a file's text, a function's bytes."""
+    hasher = hashlib.blake2b()
+    if plan.recipe.code is not None:
+        hasher.update(plan.recipe.code.read_bytes())
+    if METHODS.get(plan.method.name) is not plan.method:
+        for part in _functions(plan.method.combine):
+            hasher.update(part)
+    return hasher.hexdigest()
+
+
+def _functions(function: Any) -> Iterator[bytes]:
+    """The code of a function and of those that it closes over."""
+    code = getattr(function, "__code__", None)
+    if code is not None:
+        yield marshal.dumps(code)
+        for cell in getattr(function, "__closure__", None) or ():
+            yield from _functions(cell.cell_contents)
