@@ -26,6 +26,9 @@ test: install
 test-all: install
 	$(BIN)/python -m pytest -m '' -n 2
 
+demo: install
+	$(BIN)/python examples/demo.py demo-out
+
 bench: install $(VENV)/mergekit/.installed
 	$(BIN)/python benchmarks/merge.py --peer $(VENV)/mergekit/bin/mergekit-yaml
 
@@ -34,6 +37,14 @@ $(VENV)/mergekit/.installed: $(VENV)/.installed
 	$(PYTHON) -m venv $(VENV)/mergekit
 	$(VENV)/mergekit/bin/python -m pip install -q -c constraints.txt torch
 	$(VENV)/mergekit/bin/python -m pip install -q -c constraints.txt 'mergekit==0.1.5' 'pydantic<2.13'
+	touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/python docs/pages.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
 	touch $@
 
 clean:

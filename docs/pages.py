@@ -1,0 +1,203 @@
+"""The parts of the documentation that are made from the code.
+
+    python docs/pages.py
+
+A part stands between `<!-- made: NAME -->` and `<!-- end -->`; a test fails when one is out of date.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from typer.models import ArgumentInfo, OptionInfo
+
+from plait.cli._app import app
+from plait.methods import CONSENSUS, METHODS, SPARSIFY, Method, Option
+
+DOCS = Path(__file__).parent
+RESULTS = DOCS.parent / "benchmarks" / "results" / "merge.json"
+_PART = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def made(text: str) -> str:
+    """A page with all its made parts as they should be."""
+    return _PART.sub(lambda found: f"{found[1]}\n{PARTS[found[2]]()}\n{found[3]}", text)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join(f"| {' | '.join(_cell(value) for value in line)} |\n" for line in lines)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    text = f"{value:.2f}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _source(text: str) -> str:
+    """References to arXiv and to web pages as links."""
+    text = re.sub(r"arXiv:(\d+\.\d+)", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
+    return re.sub(r"^([a-z]+\.[a-z]+/\S+)$", r"[\1](https://\1)", text)
+
+
+def _values(option: Option) -> str:
+    words = option.allowed.removesuffix(" per model")
+    return " \\| ".join(f"`{c}`" for c in option.choices) if option.choices else words
+
+
+def _default(option: Option, conventions: str) -> str:
+    found = option.default_for(conventions)
+    if found is None:
+        return "optional" if option.optional else "must be set"
+    return f"`{str(found).lower() if isinstance(found, bool) else found}`"
+
+
+def _options(options: Iterable[Option]) -> str:
+    rows = [
+        (
+            f"`{o.name}`{' *' if o.per_model else ''}",
+            _values(o),
+            _default(o, "paper"),
+            _default(o, "mergekit"),
+            o.doc,
+        )
+        for o in options
+    ]
+    lines = table(("option", "values", "default", "in mergekit's grammar", "meaning"), rows)
+    return lines.replace("\\\\|", "\\|")
+
+
+def _needs(method: Method) -> str:
+    low, high = method.min_models, method.max_models
+    count = f"{low} or more" if high is None else f"{low}" if low == high else f"{low} to {high}"
+    models = f"{count} model{'' if count == '1' else 's'}"
+    base = {"required": " and a base", "optional": "; a base is optional", "unused": ""}[method.base]
+    return models + base
+
+
+def methods() -> str:
+    """Every method with its options."""
+    rows = [(f"[`{m.name}`](#{m.name})", m.summary, _needs(m)) for m in METHODS.values()]
+    text = table(("method", "what it does", "takes"), rows)
+    for method in METHODS.values():
+        text += f"\n### `{method.name}` {{ #{method.name} }}\n\n"
+        text += f"{method.summary[0].upper()}{method.summary[1:]}. Takes {_needs(method)}. "
+        order = "" if method.symmetric else " The order of the models matters."
+        text += f"Source: {_source(method.reference)}.{order}\n\n"
+        text += _options(method.options) if method.options else "It has no options.\n"
+    return text
+
+
+def parts() -> str:
+    """The parts that a recipe's pipeline may name."""
+    text = ""
+    for kind, named in (("sparsify", SPARSIFY), ("consensus", CONSENSUS)):
+        for part in named.values():
+            text += f"\n### `{kind}: {part.name}` {{ #{kind}-{part.name} }}\n\n"
+            text += f"{part.summary[0].upper()}{part.summary[1:]}.\n\n"
+            text += _options(part.options) if part.options else "It has no options.\n"
+    return text.lstrip("\n")
+
+
+def conventions() -> str:
+    """Where defaults of papers and mergekit differ."""
+    rows = []
+    for method in METHODS.values():
+        for option in method.options:
+            if option.default_for("paper") != option.default_for("mergekit"):
+                where = f"[`{method.name}`](method-table.md#{method.name})", f"`{option.name}`"
+                rows.append((*where, _default(option, "paper"), _default(option, "mergekit")))
+    return table(("method", "option", "the papers'", "mergekit's"), rows)
+
+
+def commands() -> str:
+    """Every command with its arguments and options."""
+    text = ""
+    for command in app.registered_commands:
+        function = command.callback
+        if function is None:
+            continue
+        name = command.name or function.__name__
+        fields = list(_fields(function))
+        words = " ".join(f"[{n}]" if o else n for n, a, o, _, _ in fields if a)
+        text += f"\n## `plait {name}` {{ #{name} }}\n\n{inspect.getdoc(function)}\n\n"
+        text += f"`plait {name} {words}`\n\n"
+        rows = [(f"`{n}`", "" if d in (None, False) else f"`{d}`", h) for n, _, _, d, h in fields]
+        text += table(("argument or option", "default", "meaning"), rows)
+    return text.lstrip("\n")
+
+
+def _fields(function: Any) -> Iterable[tuple[str, bool, bool, Any, str]]:
+    """Name, is it an argument, may it be left out, default and help of each parameter of a command."""
+    hints = get_type_hints(function, include_extras=True)
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind, info = get_args(hints[name]) if get_origin(hints[name]) is Annotated else (hints[name], None)
+        optional = parameter.default is not inspect.Parameter.empty
+        default = parameter.default if optional else None
+        if isinstance(info, ArgumentInfo):
+            yield name.upper(), True, optional, default, info.help or ""
+        elif isinstance(info, OptionInfo):
+            # In an annotation, typer keeps the first of several spellings in the default's place.
+            given = (*([info.default] if isinstance(info.default, str) else ()), *(info.param_decls or ()))
+            words = ", ".join(given) or f"--{name.replace('_', '-')}"
+            value = "" if kind is bool else f" {name.removesuffix('_option').upper()}"
+            yield words + value, False, optional, default, info.help or ""
+
+
+def benchmarks() -> str:
+    """The numbers that the repository keeps, or where they would come from."""
+    if not RESULTS.is_file():
+        return (
+            "No run is kept in this copy. `make bench` measures and writes `benchmarks/results/merge.json`.\n"
+        )
+    found: Mapping[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
+    machine = found["machine"]
+    text = f"Measured on {found['date']} on {machine.get('processor')}, {machine.get('cores')} cores, "
+    text += f"{machine.get('memory_gb')} GB, {machine.get('system')}, torch {machine.get('torch')}; "
+    text += f"a base and three fine-tunes of {found['parameters'] / 1e9:.2f} B parameters each, bfloat16.\n"
+    titles = {
+        "merges": "Merges",
+        "numbers": "The same recipes through mergekit: how far apart the results are",
+        "planning": "Planning",
+        "processes": "Whole processes",
+    }
+    for key, title in titles.items():
+        rows = found.get(key) or []
+        groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+        for row in rows:
+            groups.setdefault(tuple(row) if key == "numbers" else ("all",), []).append(row)
+        for group in groups.values():
+            columns = list(dict.fromkeys(column for row in group for column in row))
+            text += f"\n**{title}**\n\n" + table(columns, ([row.get(c) for c in columns] for row in group))
+    return text
+
+
+PARTS = {
+    "methods": methods,
+    "parts": parts,
+    "conventions": conventions,
+    "commands": commands,
+    "benchmarks": benchmarks,
+}
+
+
+def main() -> None:
+    """Bring every page up to date."""
+    for page in sorted(DOCS.glob("*.md")):
+        old = page.read_text(encoding="utf-8")
+        new = made(old)
+        if new != old:
+            page.write_text(new, encoding="utf-8")
+            print(f"made anew: {page.name}")
+
+
+if __name__ == "__main__":
+    main()
