@@ -24,7 +24,7 @@ class Place:
         module: where the recipe merges it.
         slice: where in the module.
         t: where its layer stands in the slice, 0 to 1.
-        inputs: source → the tensor it gives.
+        inputs: source → the tensor it gives; of a buffer of integers, those that are there.
         base: the base's tensor, where there is a base.
     """
 
@@ -186,7 +186,10 @@ def _place(
     base_tensor = models.get(base, base_name) if base is not None else None
     if base is not None and base_tensor is None:
         missing.insert(0, base.text)
-    if missing:
+    pairs = tuple((s, tensor) for s, tensor in zip(part.sources, found, strict=True) if tensor is not None)
+    there = [*(tensor for _, tensor in pairs), *((base_tensor,) if base_tensor is not None else ())]
+    # A buffer of integers is copied from whoever has it first; libraries store some in one version only.
+    if missing and any(tensor.dtype.is_floating_point for tensor in there):
         problems.append(
             InputError(
                 f"the tensor `{name}` is missing here, and other models have it",
@@ -195,7 +198,6 @@ def _place(
             )
         )
         return
-    pairs = tuple((s, tensor) for s, tensor in zip(part.sources, found, strict=True) if tensor is not None)
     yield Place(name, module, part, t, pairs, base_tensor)
 
 

@@ -373,6 +373,14 @@ class _Builder:
 
     def outputs(self, place: Place) -> list[Output]:
         base_ref = place.slice.base or self.recipe.base
+        given = [(source.model.text, tensor) for source, tensor in place.inputs]
+        if place.base is not None and base_ref is not None:
+            given.insert(0, (base_ref.text, place.base))
+        lead_name, lead = given[0]
+        if not self._alike(place, given):
+            return []
+        if not lead.dtype.is_floating_point:
+            return [Output(place.name, lead.shape, lead.dtype, "copy", (lead,), (lead_name,), False, None)]
         base = place.base if self.method.base != "unused" else None
         chosen = self._models(place, base_ref if base is not None else None)
         tensors = [place.inputs[i][1] for i in chosen]
@@ -381,12 +389,6 @@ class _Builder:
         names = [source.model.text for source in sources]
         if base is not None and base_ref is not None:
             names.insert(0, base_ref.text)
-        lead = place.base if place.base is not None else place.inputs[0][1]
-        lead_name = base_ref.text if place.base is not None and base_ref else place.inputs[0][0].model.text
-        if not self._same_shape(place, inputs, names):
-            return []
-        if not lead.dtype.is_floating_point:
-            return [Output(place.name, lead.shape, lead.dtype, "copy", (lead,), (lead_name,), False, None)]
         where = (place.module, place.slice, sources)
         try:
             settings = self.options.settings(
@@ -422,18 +424,23 @@ class _Builder:
             self._orders[key] = kept
         return self._orders[key]
 
-    def _same_shape(self, place: Place, inputs: Sequence[LazyTensor], names: Sequence[str]) -> bool:
-        shape = inputs[0].shape
-        if all(t.shape == shape for t in inputs):
+    def _alike(self, place: Place, given: Sequence[tuple[str, LazyTensor]]) -> bool:
+        """Whether all have one shape, and none is of integers where others are not; else a problem."""
+        shape, floating = given[0][1].shape, given[0][1].dtype.is_floating_point
+        if all(t.shape == shape and t.dtype.is_floating_point == floating for _, t in given):
             return True
-        told = ", ".join(f"{n} has {list(t.shape)}" for n, t in zip(names, inputs, strict=True))
+        if all(t.shape == shape for _, t in given):
+            word, told = "types", {m: f"{m} has {str(t.dtype).removeprefix('torch.')}" for m, t in given}
+        else:
+            word, told = "shapes", {m: f"{m} has {list(t.shape)}" for m, t in given}
         vocabulary = any(place.name in found for found in self.embeddings.values())
         hint = (
             "the models' vocabularies differ: add `tokenizer: {source: union}` to the recipe"
-            if vocabulary
+            if vocabulary and word == "shapes"
             else f"merge models of one architecture, or leave it out with `exclude: [{place.name}]`"
         )
-        self.problems.append(InputError(f"the tensor `{place.name}` has different shapes: {told}", hint=hint))
+        text = f"the tensor `{place.name}` has different {word}: {', '.join(told.values())}"
+        self.problems.append(InputError(text, hint=hint))
         return False
 
     def _say(self, error: InputError) -> None:
