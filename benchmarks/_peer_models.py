@@ -1,4 +1,4 @@
-"""Tiny real models for the comparison with mergekit: Llama, GPT-2, T5, adapters, and tokenizers of several kinds."""
+"""Tiny real models for the comparison with mergekit: Llama, GPT-2, T5, adapters, several tokenizers."""
 
 from __future__ import annotations
 
