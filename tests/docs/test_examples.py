@@ -6,7 +6,7 @@ from pathlib import Path
 
 import prepared
 import pytest
-from examples import NETWORK, ROOT, Page, examples, shown
+from fenced import NETWORK, ROOT, Page, examples, shown
 
 from plait.methods import _registry
 
