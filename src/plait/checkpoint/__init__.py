@@ -6,7 +6,7 @@ from plait.checkpoint._json import read_json
 from plait.checkpoint._memory import MemoryTensor
 from plait.checkpoint._open import open_checkpoint, open_model
 from plait.checkpoint._reference import exists as is_path
-from plait.checkpoint._reference import parse_reference
+from plait.checkpoint._reference import is_hub_id, parse_reference
 from plait.checkpoint._safetensors import DTYPE_NAMES, DTYPES, FileTensor, open_safetensors
 from plait.checkpoint._structure import LayerMap, find_layers
 from plait.checkpoint._tensor import (
@@ -40,6 +40,7 @@ __all__ = [
     "find_layers",
     "find_tied",
     "index_json",
+    "is_hub_id",
     "is_path",
     "numel",
     "open_checkpoint",

@@ -91,6 +91,7 @@ def open_adapter(base: Checkpoint, folder: Path) -> Checkpoint:
         tied=tied,
         config=base.config if len(tied) == len(base.tied) else _untied_config(base.config),
         fingerprint=fingerprint,
+        adapter=folder if folder.is_dir() else folder.parent,
     )
 
 

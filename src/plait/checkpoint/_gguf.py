@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from plait.checkpoint._extras import gguf_extras
 from plait.checkpoint._files import SourceFile, source_file
 from plait.checkpoint._fingerprint import file_fingerprint
 from plait.checkpoint._gguf_header import TensorInfo, read_header
@@ -61,7 +62,9 @@ def open_gguf(path: Path) -> Checkpoint:
     header = file.read(0, min([info.offset for info in infos], default=file.size))
     fingerprint = {path.name: file_fingerprint(file, header)}
     tied = {alias: name for alias, name in tied.items() if alias not in tensors and name in tensors}
-    return Checkpoint(str(path), tensors, config, tied=tied, fingerprint=fingerprint)
+    return Checkpoint(
+        str(path), tensors, config, tied=tied, fingerprint=fingerprint, extras=gguf_extras(path)
+    )
 
 
 def _check_model(

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from plait.checkpoint._extras import live_extras
 from plait.checkpoint._json import some
 from plait.checkpoint._memory import MemoryTensor
 from plait.checkpoint._pickle import dense_state_dict, identity
@@ -67,7 +68,7 @@ def _open_module(module: nn.Module) -> Checkpoint:
                 hint="call `merge_and_unload()` first",
             )
         lazy[places[0]] = build(places[0])
-    return Checkpoint(name, lazy, _config(model), tied=tied)
+    return Checkpoint(name, lazy, _config(model), tied=tied, extras=live_extras(model))
 
 
 def _is_peft(module: nn.Module) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -113,6 +113,8 @@ class Checkpoint(Mapping[str, LazyTensor]):
         tied: alias name → name of the stored tensor, for tied weights that are not stored twice.
         fingerprint: `{relative file: "size-mtime_ns-headerhash"}` of each weight file; a live module
             has `{}`.
+        adapter: the folder of the adapter that is laid over it.
+        extras: writes into a folder what travels with it and lies in no file of its own.
     """
 
     reference: str
@@ -123,6 +125,8 @@ class Checkpoint(Mapping[str, LazyTensor]):
     revision: str | None = None
     tied: Mapping[str, str] = field(default_factory=dict)
     fingerprint: Mapping[str, str] = field(default_factory=dict)
+    adapter: Path | None = None
+    extras: Callable[[Path], None] | None = None
 
     def __getitem__(self, name: str) -> LazyTensor:
         return self.tensors[name]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from plait.engine._plan import Plan
 
 #: Options that change the output's bytes.
-_COUNTED = ("float64", "allow_nan", "max_shard_size")
+COUNTED = ("float64", "allow_nan", "max_shard_size")
 _LIBRARIES = ("torch", "numpy", "numba")
 
 
@@ -40,7 +40,7 @@ def plan_digest(plan: Plan) -> str:
         "stages": [stage.plan.digest for stage in plan.stages],
         "code": _code(plan),
         "version": __version__,
-        "options": {name: getattr(plan.options, name) for name in _COUNTED},
+        "options": {name: getattr(plan.options, name) for name in COUNTED},
     }
     return hashlib.blake2b(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:64]
 

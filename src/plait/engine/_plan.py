@@ -81,6 +81,7 @@ class Plan:
         stages: nested recipes that run first.
         alignment: how vocabularies are brought to one.
         chat_template: the output's, where the recipe says anything about it.
+        first: the base or the model listed first, whose config and other files the output takes.
     """
 
     recipe: Recipe
@@ -94,6 +95,7 @@ class Plan:
     stages: list[Stage] = field(default_factory=list)
     alignment: Alignment | None = None
     chat_template: str | None = None
+    first: ModelRef | None = None
 
     @property
     def conventions(self) -> str:
@@ -102,8 +104,8 @@ class Plan:
 
     @property
     def template(self) -> Checkpoint:
-        """The model whose config and files the output takes: the base, or the first."""
-        return next(iter(self.opened.values()))
+        """The model whose config and files the output takes."""
+        return next(iter(self.opened.values())) if self.first is None else self.opened[self.first]
 
     @cached_property
     def shards(self) -> list[ShardFile]:
@@ -218,7 +220,7 @@ def build_plan(recipe: Recipe, options: RunOptions | None = None) -> Plan:
     _check_device(options.device)
     if recipe.code is not None:
         recipe = _with_code(recipe, options)
-    chosen = options_of(recipe)
+    asked, chosen = recipe, options_of(recipe)
     if chosen.method.symmetric:
         recipe = _in_canonical_order(recipe)
         chosen = options_of(recipe)
@@ -241,8 +243,10 @@ def build_plan(recipe: Recipe, options: RunOptions | None = None) -> Plan:
     raise_all(problems)
     warnings += filter_warnings(recipe, [o.name for o in outputs])
     compute = torch.float64 if options.float64 or builder.wide else torch.float32
+    # Ids of tokens in a config belong to the vocabulary, so the files come from where that comes from.
+    first = recipe_models(asked if alignment is None else recipe)[0]
     plan = Plan(
-        recipe,
+        asked,
         chosen.method,
         opened,
         outputs,
@@ -253,6 +257,7 @@ def build_plan(recipe: Recipe, options: RunOptions | None = None) -> Plan:
         stages,
         alignment,
         chat_template,
+        first,
     )
     _check_memory(plan)
     return plan
@@ -272,7 +277,10 @@ def _chat_template(
 
 
 def _in_canonical_order(recipe: Recipe) -> Recipe:
-    """The recipe with its models by name: listing them in another order changes nothing, buffers included."""
+    """The recipe with its models by name: listing them in another order changes no weight, buffers included.
+
+    The files that travel are no weights: without a base they are those of the model that is listed first.
+    """
     modules = tuple(
         replace(
             module,

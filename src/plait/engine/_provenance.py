@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from blake3 import blake3
 
 from plait.checkpoint import find_tied
+from plait.engine._card import model_card
+from plait.engine._identity import COUNTED
 from plait.engine._layout import indexes
 from plait.engine._plan import Plan, describe
 from plait.engine._verify import region_digest
 from plait.errors import InputError
-from plait.recipe import recipe_to_dict, recipe_to_yaml, write_chat_template, write_tokenizer
+from plait.recipe import recipe_to_dict, write_chat_template, write_tokenizer
 
 _COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "num_decoder_layers")
-#: Lines of a card that are looked at for its licence, and their length.
-_FRONT, _LONGEST_LINE = 60, 1000
+#: How configs call the type, before and since transformers 5.
+_TYPES = ("torch_dtype", "dtype")
 _TEXT = ("text_config", "llm_config", "language_config")
 
 
@@ -35,6 +39,8 @@ def write_beside(plan: Plan, folder: Path) -> None:
     """
     template = plan.template
     try:
+        if template.extras is not None:
+            template.extras(folder)
         for sidecar in template.sidecars:
             place = folder / sidecar.name
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -91,9 +97,12 @@ def output_config(plan: Plan) -> dict[str, Any]:
     names = {o.name for o in plan.outputs}
     dtype = next((o.dtype for o in plan.outputs if o.how == "merge"), None)
     if dtype is not None:
+        asked = plan.recipe.out_dtype or plan.recipe.dtype
+        if asked and not any(key in config for key in _TYPES):
+            config["torch_dtype"] = None
         for place in places:
-            for key in ("dtype", "torch_dtype"):
-                if isinstance(place.get(key), str):
+            for key in _TYPES:
+                if key in place:
                     place[key] = str(dtype).removeprefix("torch.")
     if plan.alignment is not None:
         for place in places:
@@ -141,63 +150,47 @@ def _restack(place: dict[str, Any], layers: list[int]) -> None:
             place[key] = [value[layer] for layer in layers]
 
 
-def provenance(plan: Plan, digests: Mapping[str, str], files: Mapping[str, str]) -> dict[str, Any]:
-    """The content of `plait.json`: no times, nothing about the machine."""
+def versions() -> dict[str, str]:
+    """The libraries on which the last bit of a result may depend."""
+    import numpy
+
     from plait import __version__
 
-    tensors = {o.name: {**describe(o), "digest": digests[o.name]} for o in plan.outputs}
+    # compiled rules only: importing these takes longer than a small merge
+    compilers = {name: version(name) for name in ("numba", "llvmlite")}
+    return {"plait": __version__, "torch": torch.__version__, "numpy": numpy.__version__, **compilers}
+
+
+def provenance(plan: Plan, digests: Mapping[str, str], files: Mapping[str, str]) -> dict[str, Any]:
+    """The content of `plait.json`: no times, nothing about the machine."""
+    found = {"versions": versions(), **_origin(plan)}
+    for name, digest in digests.items():
+        found["tensors"][name]["digest"] = digest
+    shards = {s.name: {"size": s.size, "header": blake3(s.header).hexdigest()} for s in plan.shards}
+    return {**found, "shards": shards, "files": dict(files)}
+
+
+def _origin(plan: Plan) -> dict[str, Any]:
+    """How a plan's result comes to be, and the results of nested recipes that it is made of."""
     return {
-        "plait": __version__,
         "plan": plan.digest,
         "conventions": plan.conventions,
         "method": plan.method.name,
         "reference": plan.method.reference,
         "seed": plan.recipe.seed,
         "compute": str(plan.compute).removeprefix("torch."),
+        "options": {name: getattr(plan.options, name) for name in COUNTED},
         "recipe": recipe_to_dict(plan.recipe),
         "inputs": {
             ref.text: {"revision": c.revision, "files": dict(c.fingerprint), **_content(plan.weights[ref])}
             for ref, c in plan.opened.items()
         },
-        "stages": {stage.name: stage.plan.digest for stage in plan.stages},
+        "stages": {stage.name: _origin(stage.plan) for stage in plan.stages},
         "excluded": plan.excluded,
         "warnings": plan.warnings,
-        "shards": {s.name: {"size": s.size, "header": blake3(s.header).hexdigest()} for s in plan.shards},
-        "files": dict(files),
-        "tensors": tensors,
+        "tensors": {o.name: describe(o) for o in plan.outputs},
     }
 
 
 def _content(weights: Mapping[str, str]) -> dict[str, str]:
     return {"content": weights["content"]} if "content" in weights else {}
-
-
-def licences(plan: Plan) -> dict[str, str]:
-    """Model → the licence that its card names."""
-    found = {}
-    for ref, checkpoint in plan.opened.items():
-        card = checkpoint.folder / "README.md" if checkpoint.folder else None
-        if card is not None and card.is_file():
-            with card.open(encoding="utf-8", errors="replace") as file:
-                lines = [file.readline(_LONGEST_LINE) for _ in range(_FRONT)]
-            named = [line for line in lines if line.startswith(("license:", "license_name:"))]
-            if named:
-                found[ref.text] = named[0].partition(":")[2].strip()
-    return found
-
-
-def model_card(plan: Plan) -> str:
-    """The model card, with the hub's front matter."""
-    known = licences(plan)
-    kinds = sorted(set(known.values()))
-    lines = ["---"]
-    if len(kinds) == 1:
-        lines.append(f"license: {kinds[0]}")
-    lines += ["base_model:", *(f"- {json.dumps(ref.text)}" for ref in plan.opened)]
-    lines += ["base_model_relation: merge", "tags:", "- merge", "- plait", "---", "", "# A merged model", ""]
-    lines.append(f"Made by plait with the method `{plan.method.name}` ({plan.method.reference}).")
-    if len(kinds) > 1:
-        told = ", ".join(f"{model}: {licence}" for model, licence in known.items())
-        lines += ["", f"**The models' licences differ ({told}): check that this merge may be shared.**"]
-    lines += ["", "## Recipe", "", "```yaml", recipe_to_yaml(plan.recipe).rstrip(), "```", ""]
-    return "\n".join(lines)
