@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: install lint test test-all demo bench docs clean
+.PHONY: install lint test test-all demo bench bench-peer docs clean
 
 install: $(VENV)/.installed
 
@@ -31,6 +31,9 @@ demo: install
 
 bench: install $(VENV)/mergekit/.installed
 	$(BIN)/python benchmarks/merge.py --peer $(VENV)/mergekit/bin/mergekit-yaml
+
+bench-peer: install $(VENV)/mergekit/.installed
+	$(BIN)/python benchmarks/peer.py --peer $(VENV)/mergekit/bin
 
 # The peer has requirements of its own, so it gets an environment of its own.
 $(VENV)/mergekit/.installed: $(VENV)/.installed

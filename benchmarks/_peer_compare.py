@@ -122,8 +122,8 @@ def _distances(x: Tensor, y: Tensor) -> dict[str, float]:
     moments = {
         "kept": lambda v: (v != 0).double(),
         "mean": lambda v: v,
-        "size": abs,
-        "square": lambda v: v * v,
+        "size": torch.abs,
+        "square": torch.square,
     }
     found = {}
     for what, moment in moments.items():
@@ -146,11 +146,7 @@ def tokenizer(ours: Path, theirs: Path) -> dict[str, str]:
     """What differs in tokens, in how text is cut, in special tokens and in rendered chats."""
     a, b = _tokenizer(ours), _tokenizer(theirs)
     if a is None or b is None:
-        return (
-            {}
-            if a is b
-            else {"tokenizer": f"{'none' if a is None else 'one'} / {'none' if b is None else 'one'}"}
-        )
+        return {} if a is b else {"tokenizer": f"{_there(a)} / {_there(b)}"}
     found = {}
     extra = a.get_vocab().keys() ^ b.get_vocab().keys()
     if extra:
@@ -173,17 +169,21 @@ def tokenizer(ours: Path, theirs: Path) -> dict[str, str]:
     return found
 
 
+def _there(tokenizer: Any) -> str:
+    return "none" if tokenizer is None else "one"
+
+
 def loads(folder: Path) -> dict[str, str]:
     """Whether transformers loads the output with every weight in place, and it runs."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    import transformers
 
-    seq2seq = AutoConfig.from_pretrained(folder).is_encoder_decoder
-    kind = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
+    config = transformers.AutoConfig.from_pretrained(folder)
+    kind = getattr(transformers, config.architectures[0])
     model, info = kind.from_pretrained(folder, output_loading_info=True)
     found = {f"load: {key}": str(sorted(value))[:100] for key, value in info.items() if value}
     tokens = torch.arange(5, 12)[None]
     with torch.no_grad():
-        out = model(input_ids=tokens, **({"decoder_input_ids": tokens} if seq2seq else {}))
+        out = model(input_ids=tokens, **({"decoder_input_ids": tokens} if config.is_encoder_decoder else {}))
     if not bool(out.logits.isfinite().all()):
         found["load: logits"] = "not finite"
     return found

@@ -1,4 +1,4 @@
-"""Tiny real models for the comparison with mergekit: Llama, GPT-2, T5, adapters, several tokenizers."""
+"""Tiny real models for the comparison with mergekit: Llama, GPT-2, T5, Mistral 3, adapters, tokenizers."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def make_models(root: Path) -> None:
     names = [
         *_llamas(root, plain, tongue, pieces),
         *_others(root, plain),
+        *_formats(root, plain),
         *_wide(root, plain),
         *_adapters(root),
     ]
@@ -80,10 +81,10 @@ def _wrapped(tokenizer: Any) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
-def _llama(rows: int, *, tied: bool = False, **options: Any) -> Any:
+def _llama(rows: int, *, seed: int = 0, tied: bool = False, **options: Any) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    torch.manual_seed(rows + tied + 1000 * len(options))
+    torch.manual_seed(seed)
     given = {
         "hidden_size": 32,
         "intermediate_size": 48,
@@ -115,7 +116,7 @@ def _llamas(root: Path, plain: Any, tongue: Any, pieces: Any) -> list[str]:
     chat.add_tokens(["zebra"])
     chat.chat_template = _TEMPLATES["chat"]
     tongue.chat_template = _TEMPLATES["tongue"]
-    origin, tied = _llama(len(plain)), _llama(len(plain), tied=True)
+    origin, tied = _llama(len(plain)), _llama(len(plain), seed=51, tied=True)
     grown = _tuned(origin, 5)
     grown.resize_token_embeddings(len(chat), mean_resizing=False)
     tied_grown = _tuned(tied, 7)
@@ -127,7 +128,7 @@ def _llamas(root: Path, plain: Any, tongue: Any, pieces: Any) -> list[str]:
         "math": (_tuned(origin, 1), plain),
         "code": (_tuned(origin, 2), plain),
         "poems": (_tuned(origin, 3), plain),
-        "other": (_llama(len(plain), initializer_range=0.03), plain),
+        "other": (_llama(len(plain), seed=50), plain),
         "opposite": (_mirrored(origin, 1), plain),
         "chat": (grown, chat),
         "padded": (padded, plain),
@@ -154,7 +155,7 @@ def _mirrored(origin: Any, seed: int) -> Any:
 def _like(origin: Any, rows: int, seed: int) -> Any:
     """Fine-tuned, but with a vocabulary of its own."""
     other = _tuned(origin, seed)
-    fresh = _llama(rows)
+    fresh = _llama(rows, seed=seed)
     with torch.no_grad():
         other.resize_token_embeddings(rows, mean_resizing=False)
         other.model.embed_tokens.weight.copy_(fresh.model.embed_tokens.weight)
@@ -178,19 +179,69 @@ def _others(root: Path, plain: Any) -> list[str]:
         )
     )
     sizes: dict[str, Any] = {
+        "vocab_size": len(plain),
         "d_model": 32,
         "d_kv": 8,
         "d_ff": 48,
         "num_layers": 4,
         "num_decoder_layers": 3,
         "num_heads": 4,
+        "decoder_start_token_id": 3,
+        "feed_forward_proj": "gated-gelu",  # the only form that mergekit knows
     }
-    sizes |= {"feed_forward_proj": "gated-gelu"}  # the only form that mergekit knows
-    t5 = T5ForConditionalGeneration(T5Config(vocab_size=len(plain), **sizes))
+    t5 = T5ForConditionalGeneration(T5Config(**sizes))
+    untied = T5ForConditionalGeneration(T5Config(**sizes, tie_word_embeddings=False))
     made = {}
-    for name, model in (("gpt", gpt), ("t5", t5)):
+    for name, model in (("gpt", gpt), ("t5", t5), ("t5-untied", untied), ("see", _seeing(len(plain)))):
         made |= {name: model, f"{name}-a": _tuned(model, 21), f"{name}-b": _tuned(model, 22)}
     return _save_all(root, {name: (model, plain) for name, model in made.items()})
+
+
+def _seeing(rows: int) -> Any:
+    from transformers import Mistral3Config, Mistral3ForConditionalGeneration
+
+    text = {
+        "model_type": "mistral",
+        "vocab_size": rows,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    vision = {
+        "model_type": "pixtral",
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 16,
+        "patch_size": 4,
+    }
+    config = Mistral3Config(
+        text_config=text, vision_config=vision, image_token_index=5, tie_word_embeddings=False
+    )
+    return Mistral3ForConditionalGeneration(config)
+
+
+def _formats(root: Path, plain: Any) -> list[str]:
+    """Other files and another class, with the tensors of the Llamas."""
+    from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
+
+    origin = AutoModelForCausalLM.from_pretrained(root / "origin")
+    pickled, sharded, windy = (_tuned(origin, seed) for seed in (61, 62, 63))
+    _save_all(root, {"pickled": (pickled, plain)})
+    torch.save(pickled.state_dict(), root / "pickled" / "pytorch_model.bin")
+    (root / "pickled" / "model.safetensors").unlink()
+    sharded.save_pretrained(root / "sharded", max_shard_size="200KB")
+    plain.save_pretrained(root / "sharded")
+    config = {k: v for k, v in origin.config.to_dict().items() if k not in ("model_type", "architectures")}
+    other = MistralForCausalLM(MistralConfig(**config, sliding_window=None))
+    other.load_state_dict(windy.state_dict())
+    return ["pickled", "sharded", *_save_all(root, {"windy": (other, plain)})]
 
 
 def _wide(root: Path, plain: Any) -> list[str]:

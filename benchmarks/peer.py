@@ -8,6 +8,7 @@ A recipe says in its first comments what it covers, and what differs on purpose 
     # flags: --random-seed 7
     # compare: distribution
     # differs ASPECT: the reason
+    # may differ ASPECT: the same, where it depends on mergekit's luck
 
 Exit status 1 if anything else differs, or something that should differ no longer does.
 """
@@ -49,6 +50,7 @@ class Case:
         flags: words for the command line, the same for both.
         random: compare distributions, not entries.
         differs: what differs on purpose (a glob) → why.
+        may: those of them that need not differ.
         stages: it has several documents.
         refused: mergekit refuses it.
     """
@@ -59,6 +61,7 @@ class Case:
     flags: tuple[str, ...] = ()
     random: bool = False
     differs: dict[str, str] = field(default_factory=dict)
+    may: frozenset[str] = frozenset()
     stages: bool = False
     refused: bool = False
 
@@ -75,13 +78,15 @@ def read_case(path: Path) -> Case:
             raise SystemExit(f"{path}: `{line}` is not `# KEY: VALUE`")
         said[key.strip()] = value.strip()
     differs = {key[8:]: value for key, value in said.items() if key.startswith("differs ")}
+    may = {key[11:]: value for key, value in said.items() if key.startswith("may ")}
     return Case(
         path.stem,
         path,
         said["covers"],
         tuple(said.get("flags", "").split()),
         said.get("compare") == "distribution",
-        differs,
+        differs | may,
+        frozenset(may),
         "\n---" in text,
         "refused" in path.parts,
     )
@@ -156,7 +161,7 @@ def judge(case: Case, found: dict[str, str]) -> tuple[str, dict[str, str]]:
     known = {aspect for aspect in found if any(fnmatch(aspect, glob) for glob in case.differs)}
     wrong = {aspect: text for aspect, text in found.items() if aspect not in known}
     for glob in case.differs:
-        if not any(fnmatch(aspect, glob) for aspect in found):
+        if glob not in case.may and not any(fnmatch(aspect, glob) for aspect in found):
             wrong[glob] = "should differ and does not"
     return ("DIFFERS" if wrong else "as documented" if known else "equal"), wrong
 
@@ -171,16 +176,8 @@ def row(case: Case, mine: dict[str, Any], peer: dict[str, Any], out: Path, root:
             found["accepted by mergekit"] = "it is in the folder of those that it refuses"
         verdict, wrong = judge(case, found)
         verdict = "both refuse" if verdict == "equal" else verdict
-        told = {"mergekit says": peer["error"], "plait says": mine["said"][-400:]}
-        return {
-            **base,
-            "distance": None,
-            "verdict": verdict,
-            **seconds,
-            "wrong": wrong,
-            "differs": case.differs,
-            **told,
-        }
+        told = {"mergekit says": peer["error"], "plait says": mine["said"][-400:], "differs": case.differs}
+        return {**base, "distance": None, "verdict": verdict, **seconds, "wrong": wrong, **told}
     if mine["status"] or peer["error"]:
         wrong = {"failed": f"plait: {mine['status']} {mine['said'][-600:]} / mergekit: {peer['error']}"}
         return {**base, "distance": None, "verdict": "FAILED", **seconds, "wrong": wrong}
@@ -200,9 +197,7 @@ def row(case: Case, mine: dict[str, Any], peer: dict[str, Any], out: Path, root:
 
 def main() -> None:
     """Run the comparison."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description="Every recipe of mergekit_recipes through both.")
     parser.add_argument("--peer", type=Path, required=True, help="the folder of mergekit-yaml")
     parser.add_argument("--dir", type=Path, default=Path(tempfile.gettempdir()) / "plait-peer")
     parser.add_argument("--only", nargs="*")

@@ -8,6 +8,7 @@ from plait.checkpoint._open import open_checkpoint, open_model
 from plait.checkpoint._reference import exists as is_path
 from plait.checkpoint._reference import is_hub_id, parse_reference
 from plait.checkpoint._safetensors import DTYPE_NAMES, DTYPES, FileTensor, open_safetensors
+from plait.checkpoint._sidecars import find_sidecars
 from plait.checkpoint._structure import LayerMap, find_layers
 from plait.checkpoint._tensor import (
     Checkpoint,
@@ -38,6 +39,7 @@ __all__ = [
     "content_hash",
     "find_embeddings",
     "find_layers",
+    "find_sidecars",
     "find_tied",
     "index_json",
     "is_hub_id",

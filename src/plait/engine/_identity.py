@@ -14,7 +14,6 @@ import torch
 
 from plait.checkpoint import Checkpoint, content_hash
 from plait.engine._limits import cores
-from plait.engine._stage import StagedTensor
 from plait.methods import METHODS
 from plait.recipe import ModelRef, recipe_to_dict
 
@@ -53,7 +52,7 @@ def run_identity(plan: Plan) -> dict[str, str]:
 
 def weights_identity(plan: Plan, ref: ModelRef, checkpoint: Checkpoint) -> dict[str, str]:
     """An input's weights: its files' sizes, times and headers; its content with `check`, or in memory."""
-    if isinstance(next(iter(checkpoint.tensors.values()), None), StagedTensor):
+    if ref in plan.staged:
         return {}
     live = ref.live is not None and not isinstance(ref.live, Checkpoint)
     if plan.options.check or live or not checkpoint.fingerprint:

@@ -99,8 +99,8 @@ def _run_locked(plan: Plan, target: Path, options: RunOptions, progress: Report 
         try:
             threads = options.threads or cores()
             work.begin(run_identity(plan), plan.shards, resume=options.resume, threads=threads)
-            write_beside(plan, held.folder / "out")
             with _stages(plan, held.folder, progress):
+                write_beside(plan, held.folder / "out")
                 _fill(plan, work, progress)
             work.close()
             write_provenance(plan, held.folder / "out", work.done)
@@ -149,7 +149,7 @@ def _stages(plan: Plan, folder: Path, progress: Report | None) -> Iterator[None]
         path = folder / f"stage-{index}"
         nested = replace(stage.plan.options, resume=True, if_changed=True, overwrite=True)
         run(stage.plan, path, nested, progress)
-        stage.result = open_checkpoint(str(path))
+        stage.result, stage.files = open_checkpoint(str(path)), path
     try:
         yield
     finally:

@@ -13,11 +13,14 @@ from typing import Any
 import torch
 
 from plait.checkpoint import Checkpoint, LazyTensor, Shape, ShardFile, find_embeddings
-from plait.engine._align import Models, Place, places
+from plait.engine._align import excluder, places
 from plait.engine._identity import plan_digest, weights_identity
 from plait.engine._layout import lay_out
 from plait.engine._limits import RunOptions, cores, memory_budget
+from plait.engine._models import Models, Place, find_ties
+from plait.engine._modules import owners
 from plait.engine._settings import Options, options_of
+from plait.engine._stacked import StackedLayers
 from plait.engine._stage import Stage, open_models
 from plait.engine._vocabulary import align
 from plait.errors import InputError, raise_all
@@ -26,6 +29,7 @@ from plait.recipe import (
     Alignment,
     ModelRef,
     Recipe,
+    Slice,
     filter_warnings,
     read_chat_template,
     recipe_models,
@@ -78,10 +82,12 @@ class Plan:
         warnings: what the user should know.
         compute: the arithmetic's type.
         options: how it runs.
-        stages: nested recipes that run first.
         alignment: how vocabularies are brought to one.
         chat_template: the output's, where the recipe says anything about it.
         first: the base or the model listed first, whose config and other files the output takes.
+        tied: names that the template does not store because another of its tensors stands for them.
+        stacks: stacks of layers that slices build anew.
+        staged: the models that are stages.
     """
 
     recipe: Recipe
@@ -92,10 +98,12 @@ class Plan:
     warnings: list[str]
     compute: torch.dtype
     options: RunOptions
-    stages: list[Stage] = field(default_factory=list)
     alignment: Alignment | None = None
     chat_template: str | None = None
     first: ModelRef | None = None
+    tied: frozenset[str] = frozenset()
+    stacks: Sequence[StackedLayers] = ()
+    staged: Mapping[ModelRef, Stage] = field(default_factory=dict)
 
     @property
     def conventions(self) -> str:
@@ -105,7 +113,24 @@ class Plan:
     @property
     def template(self) -> Checkpoint:
         """The model whose config and files the output takes."""
-        return next(iter(self.opened.values())) if self.first is None else self.opened[self.first]
+        return self.opened[self.template_from]
+
+    @property
+    def template_from(self) -> ModelRef:
+        """The model whose config and files the output takes, as the recipe names it."""
+        return next(iter(self.opened)) if self.first is None else self.first
+
+    @property
+    def tokenizer_from(self) -> ModelRef:
+        """The model whose tokenizer the output's starts from."""
+        tokenizer = self.recipe.tokenizer
+        source = None if tokenizer is None else tokenizer.source
+        return source if isinstance(source, ModelRef) else self.template_from
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """Nested recipes that run first, each once."""
+        return list({id(stage): stage for stage in self.staged.values()}.values())
 
     @cached_property
     def shards(self) -> list[ShardFile]:
@@ -224,27 +249,31 @@ def build_plan(recipe: Recipe, options: RunOptions | None = None) -> Plan:
     if chosen.method.symmetric:
         recipe = _in_canonical_order(recipe)
         chosen = options_of(recipe)
-    opened, stages = open_models(recipe, recipe_models(recipe), lambda nested: build_plan(nested, options))
+    opened, staged = open_models(recipe, recipe_models(recipe), lambda nested: build_plan(nested, options))
     _check_counts(recipe, chosen.method)
     alignment = None
     warnings = [*recipe.warnings, *chosen.warnings]
+    used = {ref: opened[ref] for ref in recipe_models(recipe)}
+    tied = find_ties(used)
     if recipe.tokenizer is not None:
-        order = list(recipe_models(recipe))
-        opened, alignment = align(recipe.tokenizer, opened, order, recipe.base)
+        opened, tied, alignment = align(recipe.tokenizer, opened, tied, recipe.base, staged)
+        used = {ref: opened[ref] for ref in used}
         warnings += alignment.warnings
     problems: list[InputError] = []
-    chat_template = _chat_template(recipe, opened, problems)
+    chat_template = _chat_template(recipe, used, staged, problems)
     excluded: list[str] = []
-    found = list(places(recipe, Models(opened), problems, excluded))
+    stacks: list[StackedLayers] = []
+    # Ids of tokens in a config belong to the vocabulary, so the files come from where that comes from.
+    first = recipe_models(asked if alignment is None else recipe)[0]
+    modules = owners(recipe, used, excluder(recipe.exclude), warnings, problems)
+    found = list(places(recipe, Models(used, tied), modules, problems, excluded, first, stacks))
     builder = _Builder(recipe, chosen, opened, options, problems)
     outputs = [output for place in found for output in builder.outputs(place)]
     if not outputs and not problems:
         problems.append(InputError("nothing is left to merge", where=recipe.origin))
     raise_all(problems)
-    warnings += filter_warnings(recipe, [o.name for o in outputs])
-    compute = torch.float64 if options.float64 or builder.wide else torch.float32
-    # Ids of tokens in a config belong to the vocabulary, so the files come from where that comes from.
-    first = recipe_models(asked if alignment is None else recipe)[0]
+    names = [name for place in found for name in (place.name, *place.names)]
+    warnings += filter_warnings(recipe, [*names, *excluded])
     plan = Plan(
         asked,
         chosen.method,
@@ -252,28 +281,43 @@ def build_plan(recipe: Recipe, options: RunOptions | None = None) -> Plan:
         outputs,
         excluded,
         warnings,
-        compute,
-        options,
-        stages,
-        alignment,
-        chat_template,
-        first,
+        compute=torch.float64 if options.float64 or builder.wide else torch.float32,
+        options=options,
+        alignment=alignment,
+        chat_template=chat_template,
+        first=first,
+        tied=frozenset(tied[first]),
+        stacks=stacks,
+        staged=staged,
     )
     _check_memory(plan)
     return plan
 
 
 def _chat_template(
-    recipe: Recipe, opened: Mapping[ModelRef, Checkpoint], problems: list[InputError]
+    recipe: Recipe,
+    opened: Mapping[ModelRef, Checkpoint],
+    staged: Mapping[ModelRef, Stage],
+    problems: list[InputError],
 ) -> str | None:
     if recipe.chat_template is None:
         return None
     try:
-        own = [None if c.folder is None else read_chat_template(c.folder) for c in opened.values()]
+        own = [_own_template(opened[ref], staged.get(ref)) for ref in opened]
         return resolve_chat_template(recipe.chat_template, own)
     except InputError as error:
         problems.append(error)
         return None
+
+
+def _own_template(model: Checkpoint, stage: Stage | None) -> str | None:
+    """A model's chat template: the one in its folder, or the one that its stage will have."""
+    if stage is None:
+        return None if model.folder is None else read_chat_template(model.folder)
+    plan = stage.plan
+    if plan.chat_template is not None:
+        return plan.chat_template
+    return _own_template(plan.opened[plan.tokenizer_from], plan.staged.get(plan.tokenizer_from))
 
 
 def _in_canonical_order(recipe: Recipe) -> Recipe:
@@ -313,6 +357,8 @@ def _check_counts(recipe: Recipe, method: Method) -> None:
     for module in recipe.modules:
         for part in module.slices:
             base = part.base or recipe.base
+            if recipe.grammar == "mergekit" and method.base != "unused" and base is not None:
+                problems += _without_base(part, base, recipe)
             count = sum(s.model != base or method.base == "unused" for s in part.sources)
             if method.base == "required" and base is None:
                 hint = "name it: `base_model`" if recipe.grammar == "mergekit" else "name it: `base`"
@@ -339,6 +385,18 @@ def _check_counts(recipe: Recipe, method: Method) -> None:
                     )
                 )
     raise_all(problems)
+
+
+def _without_base(part: Slice, base: ModelRef, recipe: Recipe) -> list[InputError]:
+    """mergekit's slices list the base, whose layers are where it says."""
+    if any(source.model == base for source in part.sources):
+        return []
+    what = (
+        f"a slice of {', '.join(source.model.text for source in part.sources)} lacks the base `{base.text}`"
+    )
+    return [
+        InputError(what, where=recipe.origin, hint="list it among the slice's `sources`, with its layers")
+    ]
 
 
 def _check_memory(plan: Plan) -> None:
@@ -393,15 +451,14 @@ class _Builder:
         chosen = self._models(place, base_ref if base is not None else None)
         tensors = [place.inputs[i][1] for i in chosen]
         sources = [place.inputs[i][0] for i in chosen]
+        own = [place.names[i] for i in chosen]
         inputs = [base, *tensors] if base is not None else tensors
         names = [source.model.text for source in sources]
         if base is not None and base_ref is not None:
             names.insert(0, base_ref.text)
         where = (place.module, place.slice, sources)
         try:
-            settings = self.options.settings(
-                place.name, [t.name for t in tensors], place.t, where, lead.shape
-            )
+            settings = self.options.settings(place.name, own, place.t, where, lead.shape)
             wrong = self.method.check(settings)
             if wrong:
                 raise InputError(wrong, where=f"tensor `{place.name}`")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,15 @@ from typing import Any
 import torch
 from blake3 import blake3
 
-from plait.checkpoint import find_tied
+from plait.checkpoint import Sidecar, find_sidecars
 from plait.engine._card import model_card
+from plait.engine._config import output_config
 from plait.engine._identity import COUNTED
 from plait.engine._layout import indexes
 from plait.engine._plan import Plan, describe
 from plait.engine._verify import region_digest
 from plait.errors import InputError
-from plait.recipe import recipe_to_dict, write_chat_template, write_tokenizer
-
-_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "num_decoder_layers")
-#: How configs call the type, before and since transformers 5.
-_TYPES = ("torch_dtype", "dtype")
-_TEXT = ("text_config", "llm_config", "language_config")
+from plait.recipe import Alignment, recipe_to_dict, write_chat_template, write_tokenizer
 
 
 def write_beside(plan: Plan, folder: Path) -> None:
@@ -41,7 +38,7 @@ def write_beside(plan: Plan, folder: Path) -> None:
     try:
         if template.extras is not None:
             template.extras(folder)
-        for sidecar in template.sidecars:
+        for sidecar in _sidecars(plan):
             place = folder / sidecar.name
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(sidecar.path, place)
@@ -50,7 +47,7 @@ def write_beside(plan: Plan, folder: Path) -> None:
         if template.config:
             _write(folder / "config.json", json.dumps(output_config(plan), indent=2, ensure_ascii=False))
         if plan.alignment is not None:
-            write_tokenizer(plan.alignment, folder, chat_template=plan.chat_template)
+            write_tokenizer(_with_files(plan, plan.alignment), folder, chat_template=plan.chat_template)
         elif plan.chat_template is not None:
             write_chat_template(plan.chat_template, folder)
         _write(folder / "README.md", model_card(plan))
@@ -90,64 +87,18 @@ def _failed(error: OSError, folder: Path) -> InputError:
     return InputError(f"writing failed: {error.strerror or error}", where=str(error.filename or folder))
 
 
-def output_config(plan: Plan) -> dict[str, Any]:
-    """The template's config with what the merge changed: type, vocabulary, layers, tied weights."""
-    config = json.loads(json.dumps(dict(plan.template.config), default=str))
-    places = [config, *(config[key] for key in _TEXT if isinstance(config.get(key), dict))]
-    names = {o.name for o in plan.outputs}
-    dtype = next((o.dtype for o in plan.outputs if o.how == "merge"), None)
-    if dtype is not None:
-        asked = plan.recipe.out_dtype or plan.recipe.dtype
-        if asked and not any(key in config for key in _TYPES):
-            config["torch_dtype"] = None
-        for place in places:
-            for key in _TYPES:
-                if key in place:
-                    place[key] = str(dtype).removeprefix("torch.")
-    if plan.alignment is not None:
-        for place in places:
-            if "vocab_size" in place:
-                place["vocab_size"] = plan.alignment.rows
-    layers = stacked_layers(plan)
-    if layers is not None:
-        for place in places:
-            _restack(place, layers)
-    if any(alias in names for alias in _untied(plan)):
-        for place in places:
-            if "tie_word_embeddings" in place:
-                place["tie_word_embeddings"] = False
-        config["tie_word_embeddings"] = False
-    return config
+def _sidecars(plan: Plan) -> Sequence[Sidecar]:
+    """The template's files; a stage's are those that it wrote."""
+    stage = plan.staged.get(plan.template_from)
+    return plan.template.sidecars if stage is None or stage.files is None else find_sidecars(stage.files)
 
 
-def _untied(plan: Plan) -> set[str]:
-    """Names that the template does not store because they are tied there."""
-    others = [c for c in plan.opened.values() if c is not plan.template]
-    return set(find_tied(plan.template, others))
-
-
-def stacked_layers(plan: Plan) -> list[int] | None:
-    """For each output layer the layer of the first source it began as; None without slices."""
-    ranges = [
-        part.sources[0].layer_range
-        for module in plan.recipe.modules
-        for part in module.slices
-        if part.sources and part.sources[0].layer_range is not None
-    ]
-    return [layer for low, high in ranges for layer in range(low, high)] or None
-
-
-def _restack(place: dict[str, Any], layers: list[int]) -> None:
-    old = next((place[key] for key in _COUNTS if isinstance(place.get(key), int)), None)
-    if old is None:
-        return
-    for key in _COUNTS:
-        if place.get(key) == old:
-            place[key] = len(layers)
-    for key, value in place.items():
-        # Lists with an entry per layer (kinds of attention, say) follow their layers.
-        if isinstance(value, list) and len(value) == old and max(layers) < old:
-            place[key] = [value[layer] for layer in layers]
+def _with_files(plan: Plan, alignment: Alignment) -> Alignment:
+    """The alignment with the folder of the tokenizer that the output's starts from."""
+    stage = plan.staged.get(plan.tokenizer_from)
+    if stage is None:
+        return alignment
+    return replace(alignment, template=replace(alignment.template, folder=stage.files))
 
 
 def versions() -> dict[str, str]:

@@ -12,6 +12,8 @@ from plait.errors import InputError, nearest, raise_all
 from plait.methods import CONSENSUS, SPARSIFY, Method, Option, Settings, get_method, pipeline
 from plait.recipe import MISSING, Module, Part, Recipe, Resolver, Slice, Source, used_keys
 
+#: Parameters of mergekit that are about how it computes.
+_NO_EFFECT = {"int8_mask": "no mask is ever kept"}
 _TYPES: dict[str, type] = {"float": float, "int": int, "bool": bool, "str": str}
 
 
@@ -46,7 +48,9 @@ class Options:
         model_scope = self._default("scope") == "model"
         problems = []
         for key, uses in used_keys(self.recipe).items():
-            if key not in known:
+            if key in _NO_EFFECT and self.recipe.grammar == "mergekit":
+                self.warnings.append(f"`{uses[0].path}` has no effect: {_NO_EFFECT[key]}")
+            elif key not in known:
                 text = f"the method `{self.method.name}` has no option `{key}` (`{uses[0].path}`)"
                 if self.recipe.grammar == "mergekit":
                     self.warnings.append(f"{text}; it is ignored")
@@ -117,8 +121,20 @@ class Options:
             self._lookups[place] = lookup
         found = lookup(tensor, t)
         if found is MISSING:
+            if option.needed and self.recipe.grammar == "mergekit":
+                raise self._unset(option, tensor, source)
             found = option.default_for(self.recipe.conventions)
         return self._checked(option, found)
+
+    def _unset(self, option: Option, tensor: str, source: Source | None) -> InputError:
+        place = "" if source is None else f" of `{source.model.text}`"
+        partly = option.name in used_keys(self.recipe)
+        shown = f" for the tensor `{tensor}`" if partly else ""
+        return InputError(
+            f"the recipe sets no `{option.name}`{place}{shown}",
+            where=self.recipe.origin,
+            hint=f"set `{option.name}` under the model's `parameters`, or under the recipe's for all models",
+        )
 
     def _checked(self, option: Option, value: Any) -> Any:
         if option.name == "rescale" and isinstance(value, bool):

@@ -26,11 +26,13 @@ class Stage:
         name: what the outer recipe calls it.
         plan: its own plan.
         result: its output, once it has run.
+        files: the files beside its output's weights, from then on until the outer run ends.
     """
 
     name: str
     plan: Plan
     result: Checkpoint | None = None
+    files: Path | None = None
 
     def tensors(self) -> dict[str, LazyTensor]:
         """Its output's tensors, before they exist."""
@@ -61,14 +63,18 @@ class StagedTensor(ReadFlat):
 
 def open_models(
     recipe: Recipe, refs: Sequence[ModelRef], plan: Callable[[Recipe], Plan]
-) -> tuple[dict[ModelRef, Checkpoint], list[Stage]]:
+) -> tuple[dict[ModelRef, Checkpoint], dict[ModelRef, Stage]]:
     """Open every model of a recipe; plan those that are recipes.
+
+    Returns:
+        The models, and the stages that some of them are.
 
     Raises:
         InputError: some can't be opened; all are named.
     """
     opened: dict[ModelRef, Checkpoint] = {}
     stages: dict[int, Stage] = {}
+    staged: dict[ModelRef, Stage] = {}
     problems: list[InputError] = []
     if recipe.tokenizer is not None and isinstance(recipe.tokenizer.source, ModelRef):
         refs = [*refs, recipe.tokenizer.source]
@@ -78,7 +84,7 @@ def open_models(
         try:
             if ref.nested is not None:
                 stage = stages.setdefault(id(ref.nested), Stage(ref.text, plan(ref.nested)))
-                opened[ref] = _staged(ref, stage)
+                opened[ref], staged[ref] = _staged(ref, stage), stage
             else:
                 opened[ref] = open_model(ref.live if ref.live is not None else ref.text)  # type: ignore[arg-type]
         except InputErrors as error:
@@ -86,15 +92,17 @@ def open_models(
         except InputError as error:
             problems.append(error)
     raise_all(problems)
-    return opened, list(stages.values())
+    return opened, staged
 
 
 def _staged(ref: ModelRef, stage: Stage) -> Checkpoint:
+    from plait.engine._config import output_config
+
     template = stage.plan.template
     found = Checkpoint(
         reference=ref.text,
         tensors=stage.tensors(),
-        config=template.config,
+        config=output_config(stage.plan) if template.config else {},
         folder=template.folder,
         sidecars=template.sidecars,
     )

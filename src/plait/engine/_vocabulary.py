@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from plait.checkpoint import Checkpoint, LazyTensor, ReadFlat, Shape, find_embeddings, row_length
+from plait.engine._models import Ties
+from plait.engine._stage import Stage
 from plait.errors import InputError
 from plait.recipe import Alignment, ModelRef, Tokenizer, Vocabulary, align_vocabularies, read_vocabulary
 
@@ -113,32 +115,58 @@ def _gather(tensor: LazyTensor, rows: np.ndarray, width: int) -> Tensor:
 
 
 def align(
-    spec: Tokenizer, opened: Mapping[ModelRef, Checkpoint], order: Sequence[ModelRef], base: ModelRef | None
-) -> tuple[dict[ModelRef, Checkpoint], Alignment]:
+    spec: Tokenizer,
+    opened: Mapping[ModelRef, Checkpoint],
+    tied: Ties,
+    base: ModelRef | None,
+    staged: Mapping[ModelRef, Stage],
+) -> tuple[dict[ModelRef, Checkpoint], Ties, Alignment]:
     """The models with their embeddings aligned, and how.
+
+    Args:
+        spec: the recipe's `tokenizer`.
+        opened: the models, and the one that the tokenizer comes from.
+        tied: what is tied in the models, which are its keys, in their order.
+        base: the base.
+        staged: the models that are stages, whose tokenizers do not exist yet.
 
     Raises:
         InputError: a model has no tokenizer beside it, or the alignment is impossible.
     """
-    vocabularies: dict[ModelRef, Vocabulary] = {}
-    embeddings = {ref: find_embeddings(c, c.config) for ref, c in opened.items()}
-    wanted = list(order) + ([spec.source] if isinstance(spec.source, ModelRef) else [])
-    for ref in wanted:
-        checkpoint = opened[ref]
-        if checkpoint.folder is None:
-            raise InputError(
-                "it has no tokenizer beside it, and the recipe's `tokenizer` needs one", where=ref.text
-            )
-        rows = next((checkpoint[name].shape[0] for name in sorted(embeddings[ref])), None)
-        vocabularies[ref] = read_vocabulary(checkpoint.folder, rows)
+    order = list(tied)
+    embeddings = {ref: find_embeddings(opened[ref], opened[ref].config) for ref in opened}
+    wanted = [*order, *([spec.source] if isinstance(spec.source, ModelRef) else [])]
+    vocabularies = {ref: _vocabulary(ref, opened[ref], embeddings[ref], staged.get(ref)) for ref in wanted}
     alignment = align_vocabularies(spec, vocabularies, models=order, base=base)
     if alignment.is_identity:
-        return dict(opened), alignment
-    result = dict(opened)
+        return dict(opened), tied, alignment
+
+    def aligned(index: int, name: str, tensor: LazyTensor) -> LazyTensor:
+        family = [opened[other].tensors.get(name) or tied[other].get(name) for other in order]
+        return AlignedTensor(tensor, alignment, index, family)
+
+    result, ties = dict(opened), {}
     for index, ref in enumerate(order):
-        tensors = dict(opened[ref].tensors)
-        for name in embeddings[ref]:
-            family = [opened[other].tensors.get(name) for other in order]
-            tensors[name] = AlignedTensor(tensors[name], alignment, index, family)
-        result[ref] = replace(opened[ref], tensors=tensors)
-    return result, alignment
+        own = {name: aligned(index, name, opened[ref][name]) for name in embeddings[ref]}
+        result[ref] = replace(opened[ref], tensors={**opened[ref].tensors, **own})
+        ties[ref] = {
+            alias: aligned(index, alias, tensor) if tensor.name in embeddings[ref] else tensor
+            for alias, tensor in tied[ref].items()
+        }
+    return result, ties, alignment
+
+
+def _vocabulary(ref: ModelRef, model: Checkpoint, embeddings: set[str], stage: Stage | None) -> Vocabulary:
+    """A model's vocabulary: its tokenizer's, or the one that its stage will have."""
+    while stage is not None and stage.plan.alignment is None:  # its tokenizer is its template's
+        ref = next(iter(stage.plan.opened))
+        model, stage = stage.plan.opened[ref], stage.plan.staged.get(ref)
+    made = None if stage is None else stage.plan.alignment
+    if made is not None:
+        return Vocabulary(made.tokens, made.rows, {**made.template.added, **made.added})
+    if model.folder is None:
+        raise InputError(
+            "it has no tokenizer beside it, and the recipe's `tokenizer` needs one", where=ref.text
+        )
+    rows = next((model[name].shape[0] for name in sorted(embeddings)), None)
+    return read_vocabulary(model.folder, rows)

@@ -9,7 +9,9 @@ from typing import Any
 from plait.methods._spec import Cell, Method, Option, Settings, Stage
 from plait.numerics import Value
 
-WEIGHT = Option("weight", 1.0, "factor of the model's task vector; may be negative", per_model=True)
+WEIGHT = Option(
+    "weight", 1.0, "factor of the model's task vector; may be negative", per_model=True, needed=True
+)
 LAMBDA = Option("lambda", 1.0, "factor of the merged task vector")
 
 
@@ -110,4 +112,4 @@ def _with_default(option: Option, defaults: dict[str, Any]) -> Option:
     if given is None:
         return option
     paper, mergekit = given if isinstance(given, tuple) else (given, option.mergekit)
-    return replace(option, default=paper, mergekit=mergekit)
+    return replace(option, default=paper, mergekit=mergekit, needed=False)

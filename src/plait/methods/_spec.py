@@ -36,6 +36,7 @@ class Option:
         choices: the values allowed, for words.
         per_model: each model has its own.
         optional: may stay unset (None).
+        needed: mergekit has no default, so its grammar must set it.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Option:
     choices: tuple[str, ...] = ()
     per_model: bool = False
     optional: bool = False
+    needed: bool = False
 
     def default_for(self, conventions: str) -> float | int | bool | str | None:
         """The default under `paper` or `mergekit` conventions."""

@@ -33,7 +33,7 @@ METHODS = (
         "arXiv:2203.05482",
         _linear,
         (
-            Option("weight", 1.0, "the model's weight; may be negative", per_model=True),
+            Option("weight", 1.0, "the model's weight; may be negative", per_model=True, needed=True),
             Option("normalize", True, "divide by the sum of the weights", kind="bool"),
         ),
         check=_cancels,

@@ -13,6 +13,7 @@ METHOD = compose(
     consensus=LARGEST,
     summary="take the entry of largest magnitude",
     reference="arXiv:2407.06322",
+    weight=1.0,
     scale=0.5,
     symmetric=False,
 )

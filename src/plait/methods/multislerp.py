@@ -49,7 +49,7 @@ METHOD = Method(
     "goddard.blog/posts/multislerp-wow-what-a-cool-idea",
     _combine,
     (
-        Option("weight", 1.0, "the model's weight", per_model=True),
+        Option("weight", 1.0, "the model's weight", per_model=True, needed=True),
         Option("normalize_weights", True, "divide weights by their sum", kind="bool"),
         Option("eps", 1e-8, "guards divisions", low=0.0),
     ),

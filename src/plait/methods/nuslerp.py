@@ -71,7 +71,7 @@ METHOD = Method(
     "mergekit",
     _combine,
     (
-        Option("weight", 1.0, "the model's share", per_model=True),
+        Option("weight", 1.0, "the model's share", per_model=True, needed=True),
         Option("nuslerp_flatten", True, "take each tensor as one vector", kind="bool"),
         Option("nuslerp_row_wise", False, "without flatten: vectors are columns, not rows", kind="bool"),
     ),

@@ -30,6 +30,9 @@ TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
     "spiece.model",
 )
+#: Where chat templates are found; they belong to the tokenizer whose tokens they use.
+_CHAT_FILES = ("chat_template.jinja", "chat_template.json")
+_MORE_CHATS = "additional_chat_templates"
 _FLAGS = ("special", "normalized", "lstrip", "rstrip", "single_word")
 #: Files that name the tokens as they were; with a changed vocabulary tokenizer.json alone is right.
 _STALE = ("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model")
@@ -58,6 +61,8 @@ def read_vocabulary(folder: Path, rows: int | None = None) -> Vocabulary:
 def write_tokenizer(alignment: Alignment, out: Path, *, chat_template: str | None = None) -> list[str]:
     """Write the output's tokenizer: the template's files, with the alignment's tokens.
 
+    Tokenizer files and chat templates that are there already are another model's, and go.
+
     Args:
         alignment: what the tokens are.
         out: the output's folder.
@@ -72,7 +77,12 @@ def write_tokenizer(alignment: Alignment, out: Path, *, chat_template: str | Non
     folder = alignment.template.folder
     if folder is None:
         raise ValueError("the alignment's template has no folder to take the tokenizer's files from")
-    kept = {name for name in TOKENIZER_FILES if (folder / name).is_file()}
+    for name in (*TOKENIZER_FILES, *_CHAT_FILES):
+        (out / name).unlink(missing_ok=True)
+    shutil.rmtree(out / _MORE_CHATS, ignore_errors=True)
+    if (folder / _MORE_CHATS).is_dir():
+        shutil.copytree(folder / _MORE_CHATS, out / _MORE_CHATS)
+    kept = {name for name in (*TOKENIZER_FILES, *_CHAT_FILES) if (folder / name).is_file()}
     if alignment.tokens != alignment.template.tokens:
         kept -= set(_STALE)
         if "tokenizer.json" not in kept:
@@ -86,7 +96,7 @@ def write_tokenizer(alignment: Alignment, out: Path, *, chat_template: str | Non
         _verify(alignment, out / "tokenizer.json")
     if chat_template is not None:
         write_chat_template(chat_template, out)
-    return sorted(name for name in (*TOKENIZER_FILES, "chat_template.jinja") if (out / name).is_file())
+    return sorted(name for name in (*TOKENIZER_FILES, *_CHAT_FILES) if (out / name).is_file())
 
 
 def write_chat_template(template: str, out: Path) -> None:
