@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import shutil
 import textwrap
 import types
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 _SPECIAL = ["<unk>", "<s>", "</s>", "<pad>"]
@@ -35,6 +37,7 @@ def make_models(root: Path) -> None:
     names = [
         *_llamas(root, plain, tongue, pieces),
         *_others(root, plain),
+        *_with_heads(root),
         *_formats(root, plain),
         *_wide(root, plain),
         *_adapters(root),
@@ -190,11 +193,21 @@ def _others(root: Path, plain: Any) -> list[str]:
         "feed_forward_proj": "gated-gelu",  # the only form that mergekit knows
     }
     t5 = T5ForConditionalGeneration(T5Config(**sizes))
-    untied = T5ForConditionalGeneration(T5Config(**sizes, tie_word_embeddings=False))
     made = {}
-    for name, model in (("gpt", gpt), ("t5", t5), ("t5-untied", untied), ("see", _seeing(len(plain)))):
+    for name, model in (("gpt", gpt), ("t5", t5), ("see", _seeing(len(plain)))):
         made |= {name: model, f"{name}-a": _tuned(model, 21), f"{name}-b": _tuned(model, 22)}
     return _save_all(root, {name: (model, plain) for name, model in made.items()})
+
+
+def _with_heads(root: Path) -> list[str]:
+    """T5 with a head of its own; newer transformers tie it, whatever the config says."""
+    for seed, name in enumerate(("t5-head-a", "t5-head-b")):
+        shutil.copytree(root / name.replace("-head", ""), root / name)
+        file = root / name / "model.safetensors"
+        tensors = load_file(file)
+        head = torch.randn(tensors["shared.weight"].shape, generator=torch.Generator().manual_seed(70 + seed))
+        save_file({**tensors, "lm_head.weight": head}, file, {"format": "pt"})
+    return ["t5-head-a", "t5-head-b"]
 
 
 def _seeing(rows: int) -> Any:
