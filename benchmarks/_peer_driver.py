@@ -23,6 +23,10 @@ def main(jobs_path: str, results_path: str) -> None:
     with open(jobs_path, encoding="utf-8") as file:
         jobs: list[dict[str, Any]] = json.load(file)
     with open(results_path, "w", encoding="utf-8") as out:
+        commands = (run_yaml.main, multimerge.main)
+        options = [p for command in commands for p in command.params if p.param_type_name == "option"]
+        flags = sorted({flag for option in options for flag in (*option.opts, *option.secondary_opts)})
+        out.write(json.dumps({"name": "", "flags": flags}) + "\n")
         for job in jobs:
             command = multimerge.main if job["stages"] else run_yaml.main
             started, error = time.perf_counter(), None

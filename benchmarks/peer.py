@@ -36,6 +36,8 @@ from _harness import save, show
 from _peer_models import make_models
 from rich.console import Console
 
+from plait.recipe import MERGEKIT_FLAGS
+
 RECIPES = Path(__file__).parent / "mergekit_recipes"
 
 
@@ -213,11 +215,12 @@ def main() -> None:
     (out / "mergekit").mkdir(parents=True)
     peer = run_peer(cases, given.peer, root, out / "mergekit")
     rows = [row(case, run_plait(case, root, out / "plait"), peer[case.name], out, root) for case in cases]
-    report(rows, given.out)
-    sys.exit(any(r["verdict"].isupper() for r in rows))
+    unknown = sorted(set(peer[""]["flags"]) - MERGEKIT_FLAGS.keys())
+    report(rows, unknown, given.out)
+    sys.exit(bool(unknown) or any(r["verdict"].isupper() for r in rows))
 
 
-def report(rows: Sequence[dict[str, Any]], path: Path) -> None:
+def report(rows: Sequence[dict[str, Any]], unknown: Sequence[str], path: Path) -> None:
     """Print the table and what stands behind it, and keep both."""
     console = Console()
     columns = ("recipe", "covers", "distance", "verdict", "plait s", "mergekit s")
@@ -228,7 +231,8 @@ def report(rows: Sequence[dict[str, Any]], path: Path) -> None:
     for r in rows:
         for aspect, text in r["wrong"].items():
             console.print(f"{r['recipe']}: {aspect}: {text}", style="red", markup=False)
-    save(path, {"recipes": list(rows)})
+    console.print(f"flags of mergekit's that plait does not know: {', '.join(unknown) or 'none'}")
+    save(path, {"recipes": list(rows), "unknown flags": list(unknown)})
 
 
 if __name__ == "__main__":

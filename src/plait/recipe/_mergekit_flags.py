@@ -1,4 +1,4 @@
-"""The flags of `mergekit-yaml`: what each is here, or why it has no effect."""
+"""The flags of `mergekit-yaml` and `mergekit-multi`: what each is here, or why it has no effect."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Flag:
-    """One spelling of a flag of `mergekit-yaml`.
+    """One spelling of a flag of mergekit's.
 
     Attributes:
         takes_value: the next word (or what follows `=`) is its value.
@@ -28,6 +28,8 @@ def _size(text: str) -> str:
 
 
 _STREAMS = "plait streams every tensor through a bounded memory anyway"
+_STAGES = "what stages make lies beside the output while the run lasts"
+_AUTO = "plait computes on the CPU unless a device is named, as the disk is what limits a merge"
 _NO_CODE = "plait never runs code that comes with a model"
 
 #: Every spelling → what it means here.
@@ -79,6 +81,11 @@ MERGEKIT_FLAGS: dict[str, Flag] = {
     ),
     "--lora-merge-cache": Flag(True, note="adapters are applied while reading and nothing is stored"),
     "--lora-merge-dtype": Flag(True, note="adapters are applied in float32 while reading"),
+    "--out-path": Flag(True, ("--out", "{}")),
+    "--intermediate-dir": Flag(True, note=_STAGES),
+    "-I": Flag(True, note=_STAGES),
+    "--lazy": Flag(note=_STAGES),
+    "--no-lazy": Flag(),
 }
 
 _VALUES: dict[str, Callable[[str], str]] = {"--out-shard-size": _size}
@@ -114,6 +121,9 @@ def translate_mergekit_flags(words: Sequence[str]) -> tuple[list[str], list[str]
             if not rest:
                 return [*out, word], notes
             value = rest.pop(0)
+        if (name, value) == ("--device", "auto"):
+            notes.append(f"`--device auto`: {_AUTO}")
+            continue
         value = _VALUES.get(name, str)(value)
         out += [piece.format(value) for piece in flag.ours]
         if flag.note is not None and f"`{name}`: {flag.note}" not in notes:
