@@ -28,12 +28,14 @@ class AlignedTensor(ReadFlat):
         alignment: where rows come from.
         model: the model's position in the alignment.
         family: this embedding in every model, for rows that are made of others'.
+        stand_ins: per model `(output rows,)` int64: its row that others' missing rows are made of, or -1.
     """
 
     source: LazyTensor
     alignment: Alignment
     model: int
     family: Sequence[LazyTensor | None] = field(repr=False)
+    stand_ins: Sequence[np.ndarray] = field(repr=False)
 
     @property
     def name(self) -> str:
@@ -74,20 +76,22 @@ class AlignedTensor(ReadFlat):
         own = np.flatnonzero(wanted >= 0)
         if len(own):
             out[torch.from_numpy(own)] = _gather(self.source, wanted[own], self._width)
-        for row in range(first, last):
-            if wanted[row - first] < 0 and row in self.alignment.fallbacks:
-                out[row - first] = self._fallback(row)
+        lacking = np.flatnonzero(wanted < 0)
+        if len(lacking):
+            out[torch.from_numpy(lacking)] = self._instead(lacking + first).to(self.dtype)
         return out
 
-    def _fallback(self, row: int) -> Tensor:
-        parts = []
-        for model, index in self.alignment.fallbacks[row]:
-            tensor = self.family[model]
-            if tensor is not None:
-                parts.append(_gather(tensor, np.asarray([index]), self._width)[0].double())
-        if not parts:
-            return torch.zeros(self._width, dtype=self.dtype)
-        return (torch.stack(parts).sum(0) / len(parts)).to(self.dtype)
+    def _instead(self, rows: np.ndarray) -> Tensor:
+        """What stands in for rows that this model lacks: others' rows, `(rows, width)` in float64."""
+        total = torch.zeros(len(rows), self._width, dtype=torch.float64)
+        count = np.zeros(len(rows))
+        for tensor, index in zip(self.family, self.stand_ins, strict=True):
+            own = index[rows]
+            held = np.flatnonzero(own >= 0)
+            if tensor is not None and len(held):
+                total[torch.from_numpy(held)] += _gather(tensor, own[held], self._width).double()
+                count[held] += 1
+        return total / torch.from_numpy(np.maximum(count, 1))[:, None]
 
     @cached_property
     def _mean(self) -> Tensor:
@@ -112,6 +116,14 @@ def _gather(tensor: LazyTensor, rows: np.ndarray, width: int) -> Tensor:
         block = tensor.read_flat(low * width, high * width).view(-1, width)
         out[torch.from_numpy(order[piece])] = block[torch.from_numpy(ordered[piece] - low)]
     return out
+
+
+def _stand_ins(alignment: Alignment) -> list[np.ndarray]:
+    found = [np.full(alignment.rows, -1, dtype=np.int64) for _ in alignment.models]
+    for row, parts in alignment.fallbacks.items():
+        for model, index in parts:
+            found[model][row] = index
+    return found
 
 
 def align(
@@ -141,9 +153,11 @@ def align(
     if alignment.is_identity:
         return dict(opened), tied, alignment
 
+    stand_ins = _stand_ins(alignment)
+
     def aligned(index: int, name: str, tensor: LazyTensor) -> LazyTensor:
         family = [opened[other].tensors.get(name) or tied[other].get(name) for other in order]
-        return AlignedTensor(tensor, alignment, index, family)
+        return AlignedTensor(tensor, alignment, index, family, stand_ins)
 
     result, ties = dict(opened), {}
     for index, ref in enumerate(order):
