@@ -2,13 +2,14 @@
 
 from plait.engine._compare import CheckpointDiff, diff_checkpoints, largest_differences
 from plait.engine._extract import ExtractReport, extract_lora
+from plait.engine._function import as_method
 from plait.engine._inspect import Inspection, inspect_checkpoint
 from plait.engine._limits import RunOptions
 from plait.engine._merge import MergeResult, in_memory, merge, run
 from plait.engine._plan import Output, Plan, build_plan
 from plait.engine._push import push
 from plait.engine._run import Progress
-from plait.engine._settings import as_method
+from plait.engine._trace import TraceCell
 from plait.engine._verify import VerifyReport, verify
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Plan",
     "Progress",
     "RunOptions",
+    "TraceCell",
     "VerifyReport",
     "as_method",
     "build_plan",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import replace
 
-from plait.engine._settings import as_method
+from plait.engine._function import as_method
 from plait.errors import InputError
 from plait.recipe import Recipe
 

@@ -27,6 +27,7 @@ from plait.engine._trace import Stats, TraceCell
 from plait.errors import InputError
 from plait.methods import Order
 from plait.numerics import absolute
+from plait.numerics._kernel import SUMS
 
 #: Elements that rows are looked at for together.
 _UNIT = 1 << 18
@@ -67,7 +68,8 @@ class Pass:
                 "combine": slice(first, first + step),
                 "sums": slice(first // chunk, -(-(first + step) // chunk)),
             }
-            own = out[places[self.kind]] if self.kind in places else out
+            kind = "sums" if self.kind in SUMS else self.kind
+            own = out[places[kind]] if kind in places else out
             self._call(start, part, self._with_rows(start, part), own, extra, prefixes)
 
     def width(self, block: Block) -> int:
@@ -85,7 +87,7 @@ class Pass:
         numbers = self._numbers
         places = [self._places(start, arrays, model) for model in cell.ranks]
         size, grid = max(len(arrays[0]), 1), self.job.grid
-        step = grid.step if self.kind == "sums" else size
+        step = grid.step if self.kind in SUMS else size
         kept = kept_of(self.job, cell, start, len(arrays[0]))
         kernel(*arrays, *places, kept, out, extra, numbers, start, max(grid.cols, 1), step)
 

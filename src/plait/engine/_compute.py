@@ -13,7 +13,8 @@ from plait.engine._band import order_in_one_pass
 from plait.engine._compiled import Pass
 from plait.engine._job import BlockCell, Job
 from plait.engine._kernels import compiles
-from plait.engine._stages import OrderSearch, Stage, Stats, chunk_cell, sum_partials
+from plait.engine._stages import OrderSearch, Stage, Stats, chunk_cell, quiet, sum_partials
+from plait.errors import InputError
 from plait.methods import Order, Sums
 
 
@@ -30,6 +31,7 @@ def tensor_stages(
     Returns:
         The results, and the row stages for whoever looks at chunks.
     """
+    job.kept, job.recalls = None, False  # what an earlier pass noted may be another job's by now
     stats: Stats = {name: list(values) for name, values in known.items()}
     rows: list[Stage] = []
     for stage in job.method.stages(job.settings):
@@ -64,8 +66,9 @@ def _one_stage(job: Job, stage: Stage, rows: Sequence[Stage], stats: Stats) -> S
 
 def finish_sums(job: Job, stage: Sums, sums: Sequence[float]) -> Stats:
     """What a stage makes of its sums."""
-
-    return {k: list(v) for k, v in stage.finish([np.asarray(s) for s in sums], job.settings).items()}
+    with quiet():
+        found = stage.finish([np.asarray(s) for s in sums], job.settings)
+    return {name: list(values) for name, values in found.items()}
 
 
 def order_stats(stage: Order, thresholds: Sequence[float], cuts: Sequence[float]) -> Stats:
@@ -99,14 +102,23 @@ def merged(job: Job, known: Mapping[str, Sequence[Any]]) -> Iterator[tuple[int, 
             yield block.start, run.combine(block)
             continue
         parts = [
-            _rounded(job.method.combine(chunk_cell(job, start, stop, values, rows, stats)), job)
+            _combined(job, chunk_cell(job, start, stop, values, rows, stats), stop - start)
             for start, stop, values in job.chunks(block)
         ]
         yield block.start, parts[0] if len(parts) == 1 else torch.cat(parts)
     job.release()
 
 
-def _rounded(value: Tensor, job: Job) -> Tensor:
+def _combined(job: Job, cell: BlockCell, size: int) -> Tensor:
+    """The rule's values for `size` elements, rounded once."""
+    with quiet():
+        value = job.method.combine(cell)
+    if not isinstance(value, Tensor) or value.numel() != size:
+        found = list(value.shape) if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise InputError(
+            f"the method `{job.method.name}` gives {found} where {list(cell.models[0].shape)} is needed",
+            where=f"tensor `{job.name}`",
+        )
     return value.to(job.dtype).reshape(-1).cpu()
 
 
@@ -114,6 +126,5 @@ def _whole(job: Job, known: Mapping[str, Sequence[Any]]) -> Tensor:
     numel = job.grid.numel
     values = [tensor.read_flat(0, numel).to(job.device, job.compute) for tensor in job.tensors]
     job.check(values)
-    width = job.grid.cols
-    cell = BlockCell(job, 0, numel, [v.view(-1, width) for v in values], dict(known))
-    return _rounded(job.method.combine(cell), job)
+    cell = BlockCell(job, 0, numel, [v.view(job.shape) for v in values], dict(known))
+    return _combined(job, cell, numel)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from plait.checkpoint import LazyTensor
 from plait.engine._buffers import Block, Slot, carve
+from plait.engine._trace import refuse_rank
 from plait.errors import InputError
 from plait.methods import Method, Settings, Sums
 from plait.numerics import Grid, Value, grid, row_ranks, uniform
@@ -165,19 +166,26 @@ class Job:
 
 
 class BlockCell:
-    """A `Cell` over one chunk: torch tensors `(rows, cols)`, scalars as 0-d tensors."""
+    """A `Cell` over one chunk: torch tensors `(rows, cols)`, numbers as 0-d tensors.
+
+    Over a whole tensor they have the tensor's own shape.
+    """
 
     def __init__(
         self, job: Job, start: int, stop: int, values: Sequence[Tensor], stats: Mapping[str, Sequence[Any]]
     ) -> None:
-        self._job, self._start, self._stop = job, start, stop
-        self._stats = stats
+        self.job, self._start, self._stop = job, start, stop
+        self.stats = stats
         self._shape = tuple(values[0].shape)
         self._inputs = values
         self._made: dict[tuple[str, int], Tensor] = {}
         self._delta: tuple[Value, ...] | None = None
         self.base: Value = values[0] if job.has_base else None
         self.models: tuple[Value, ...] = tuple(values[1:] if job.has_base else values)
+
+    def double(self) -> BlockCell:
+        """The same cell over float64."""
+        return BlockCell(self.job, self._start, self._stop, [v.double() for v in self._inputs], self.stats)
 
     @property
     def delta(self) -> tuple[Value, ...]:
@@ -187,41 +195,44 @@ class BlockCell:
 
     def _number(self, value: Any) -> Value:
         if isinstance(value, np.ndarray) and value.ndim:
-            return torch.from_numpy(value).to(self._job.device, self._job.compute)[:, None]
-        return torch.tensor(float(value), dtype=self._job.compute, device=self._job.device)
+            return torch.from_numpy(value).to(self.job.device, self.job.compute)[:, None]
+        return torch.tensor(float(value), dtype=self.job.compute, device=self.job.device)
 
     def option(self, name: str) -> Any:
-        option = self._job.method.option(name)
-        value = self._job.settings.shared[name]
+        option = self.job.method.option(name)
+        value = self.job.settings.shared[name]
         return self._number(value) if option is not None and option.runtime else value
 
     def each(self, name: str) -> tuple[Value, ...]:
-        return tuple(self._number(value) for value in self._job.settings.per_model[name])
+        return tuple(self._number(value) for value in self.job.settings.per_model[name])
 
     def stat(self, name: str) -> tuple[Value, ...]:
         if name.endswith("_cut"):
-            return tuple(self._stats[name])
-        return tuple(self._number(value) for value in self._stats[name])
+            return tuple(self.stats[name])
+        return tuple(self._number(value) for value in self.stats[name])
 
     def has(self, name: str) -> bool:
-        return name in self._stats
+        return name in self.stats
 
     def uniform(self, model: int) -> Value:
         if ("uniform", model) not in self._made:
-            drawn = torch.from_numpy(uniform(self._job.keys[model], self._start, self._stop))
-            self._made["uniform", model] = drawn.to(self._job.device, self._job.compute).view(self._shape)
+            drawn = torch.from_numpy(uniform(self.job.keys[model], self._start, self._stop))
+            self._made["uniform", model] = drawn.to(self.job.device, self.job.compute).view(self._shape)
         return self._made["uniform", model]
 
     def rank(self, model: int) -> Value:
+        refuse_rank(self.job.method)
         if ("rank", model) not in self._made:
-            self._made["rank", model] = row_ranks(self.delta[model].abs())
+            width = max(self._shape[-1], 1) if self._shape else 1
+            ranks = row_ranks(self.delta[model].abs().reshape(-1, width))
+            self._made["rank", model] = ranks.view(self._shape)
         return self._made["rank", model]
 
     def recall(self, model: int, condition: Callable[[], Value]) -> Value:
         return condition()
 
     def before(self, cut: Any) -> Value:
-        device = self._job.device
+        device = self.job.device
         if isinstance(cut, np.ndarray) and cut.ndim:
             limits = torch.from_numpy(cut).to(device)[:, None]
             return torch.arange(self._shape[1], device=device)[None, :] < limits

@@ -43,10 +43,9 @@ def kernel_of(
     shape = tuple((name, len(values), is_row_stat(values)) for name, values in sorted(stats.items()))
     inputs = "".join("b" if a.dtype == np.uint16 else "f" for a in arrays)
     output = "b" if job.dtype == torch.bfloat16 else "f"
-    # Rules made anew for each tensor have the same code; the method is kept, so its id stays its own.
-    code = getattr(rule, "__code__", rule)
     recall = "read" if job.recalls else "write" if kind == "sums" and job.notes else ""
-    key = id(job.method), kind, code, words, shape, inputs, output, job.has_base, recall
+    # The method is kept, so its id stays its own.
+    key = id(job.method), kind, _identity(rule), words, shape, inputs, output, job.has_base, recall
     if key not in _KERNELS:
         cell = TraceCell(job, stats, recall)
         found = rule(cell)
@@ -57,6 +56,23 @@ def kernel_of(
         _KERNELS[key] = load(text), cell, len(results), job.method
     kernel, cell, width, _ = _KERNELS[key]
     return kernel, cell, width
+
+
+def _identity(value: Any, depth: int = 0) -> Any:
+    """What tells rules apart: one made anew for each tensor has the same code, and may hold other values."""
+    code = getattr(value, "__code__", None)
+    if code is None:
+        try:
+            hash(value)
+        except TypeError:
+            return object()
+        return value
+    if depth > 4:
+        return object()
+    held = [cell.cell_contents for cell in value.__closure__ or ()]
+    held += [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+    held.append(getattr(value, "__self__", None))
+    return code, *(_identity(part, depth + 1) for part in held)
 
 
 def numbers_of(job: Job, cell: TraceCell, stats: Stats, prefixes: Any = NONE) -> tuple[Any, ...]:

@@ -17,6 +17,7 @@ from blake3 import blake3
 from torch import Tensor
 
 from plait.checkpoint import open_checkpoint
+from plait.engine._function import as_method
 from plait.engine._identity import run_identity
 from plait.engine._limits import RunOptions, cores
 from plait.engine._lock import locked, work_folder
@@ -24,7 +25,6 @@ from plait.engine._plan import Output, Plan, build_plan
 from plait.engine._provenance import write_beside, write_provenance
 from plait.engine._publish import publish, restore
 from plait.engine._run import Progress, Runner
-from plait.engine._settings import as_method
 from plait.engine._target import check_target, find_target, is_filled, is_up_to_date
 from plait.engine._verify import verify
 from plait.engine._work import Work

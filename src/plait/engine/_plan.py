@@ -509,6 +509,6 @@ class _Builder:
         return False
 
     def _say(self, error: InputError) -> None:
-        if str(error) not in self._said:
-            self._said.add(str(error))
+        if error.what not in self._said:  # the first tensor stands for all that have this problem
+            self._said.add(error.what)
             self.problems.append(error)

@@ -18,7 +18,8 @@ from plait.engine._job import Job, Stopped
 from plait.engine._limits import cores, memory_budget
 from plait.engine._plan import Output, Plan
 from plait.engine._stages import OrderSearch, sum_partials
-from plait.methods import Order, Sums
+from plait.errors import InputError, PlaitError
+from plait.methods import Method, Order, Sums
 from plait.numerics import stream_key
 
 _COPY = 4 << 20
@@ -84,7 +85,8 @@ class Runner:
         self.progress = Progress(tensors_total=len(self.plan.outputs))
         self.progress.total_bytes = sum(o.nbytes for o in self.plan.outputs) * self.plan.passes
         with _one_torch_thread():
-            known = self._model_stages()
+            with _blamed(self.plan.method, None):
+                known = self._model_stages()
             todo = [o for o in self.plan.outputs if o.name not in self.skip]
             for output in self.plan.outputs:
                 if output.name in self.skip:
@@ -99,7 +101,7 @@ class Runner:
         try:
             while True:
                 for output in waiting:
-                    pending.add(pool.submit(work, output))
+                    pending.add(pool.submit(self._guarded, work, output))
                     if len(pending) > 2 * self.threads:
                         break
                 if not pending:
@@ -112,6 +114,10 @@ class Runner:
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _guarded(self, work: Callable[[Output], None], output: Output) -> None:
+        with _blamed(self.plan.method, f"tensor `{output.name}`"):
+            work(output)
 
     def _advance(self, nbytes: int, tensors: int = 0) -> None:
         with self._count:
@@ -186,7 +192,7 @@ class Runner:
 
     def _model_stages(self) -> dict[str, Any]:
         """Stages over the whole model, in order; each streams over all tensors."""
-        merged_outputs = [o for o in self.plan.outputs if o.settings is not None]
+        merged_outputs = [o for o in self.plan.outputs if o.settings is not None and math.prod(o.shape)]
         known: dict[str, Any] = {}
         if not merged_outputs:
             return known
@@ -267,6 +273,20 @@ class Runner:
         job = self.job(output)
         job.hold = False
         return job
+
+
+@contextlib.contextmanager
+def _blamed(method: Method, where: str | None) -> Iterator[None]:
+    """What a method from outside raises is told as its fault, not as plait's."""
+    try:
+        yield
+    except (PlaitError, OSError, MemoryError, Stopped):
+        raise
+    except Exception as error:
+        if getattr(method.combine, "__module__", "").startswith("plait."):
+            raise
+        what = f"the method `{method.name}` fails: {type(error).__name__}: {error}"
+        raise InputError(what, where=where) from error
 
 
 @contextlib.contextmanager

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from plait.engine._function import as_method
 from plait.errors import InputError, nearest, raise_all
 from plait.methods import CONSENSUS, SPARSIFY, Method, Option, Settings, get_method, pipeline
 from plait.recipe import MISSING, Module, Part, Recipe, Resolver, Slice, Source, used_keys
@@ -177,27 +177,6 @@ def options_of(recipe: Recipe) -> Options:
     else:
         method = as_method(recipe.method)
     return Options(recipe, method, owners)
-
-
-def as_method(function: Any) -> Method:
-    """A method as it is, or a plain function of a cell, or of `(models, base)`.
-
-    Raises:
-        InputError: it can't be called so.
-    """
-    if isinstance(function, Method):
-        return function
-    name = getattr(function, "__name__", "function")
-    try:
-        count = len(inspect.signature(function).parameters)
-    except (TypeError, ValueError):
-        count = 0
-    if count not in (1, 2):
-        raise InputError(
-            f"`{name}` can't be a merge method", hint="give a function of a cell, or one of (models, base)"
-        )
-    combine = function if count == 1 else (lambda c: function(c.models, c.base))
-    return Method(name, "a function", "given by the user", combine, base="optional", symmetric=False)
 
 
 def _composed(parts: Sequence[Part]) -> tuple[Method, dict[str, tuple[str, Part]]]:

@@ -6,6 +6,7 @@ of scope `tensor` streams over the tensor before the rule runs; one of scope `mo
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +22,11 @@ from plait.numerics import Search, bit_levels, keys, level_counts, row_order, wh
 
 Stats = dict[str, list[Any]]
 Stage = Sums | Order
+
+
+def quiet() -> contextlib.AbstractContextManager[object]:
+    """NaN and infinity that the user let in go their way without numpy's warnings."""
+    return np.errstate(invalid="ignore", divide="ignore", over="ignore")
 
 
 def cells(job: Job, rows: Sequence[Stage], stats: Mapping[str, Sequence[Any]]) -> Any:
@@ -39,8 +45,10 @@ def chunk_cell(
     cell = BlockCell(job, start, stop, values, found)
     for stage in rows:
         if isinstance(stage, Sums):
-            sums = [v.double().sum(-1).cpu().numpy() for v in stage.rule(cell)]
-            found.update(stage.finish(sums, job.settings))
+            seen = cell.double() if stage.double else cell
+            sums = [v.double().sum(-1).cpu().numpy() for v in stage.rule(seen)]
+            with quiet():
+                found.update(stage.finish(sums, job.settings))
         else:
             _row_order(job, stage, cell, found)
     return cell
@@ -58,13 +66,13 @@ def _row_order(job: Job, stage: Order, cell: BlockCell, found: dict[str, Any]) -
 def sum_partials(job: Job, stage: Sums, rows: Sequence[Stage], stats: Stats) -> list[float]:
     """Σ of each expression over one tensor: float64 within a chunk, exactly rounded over chunks."""
     if compiles(job):
-        run = Pass(job, "sums", stage.rule, rows, stats)
+        run = Pass(job, "products" if stage.double else "sums", stage.rule, rows, stats)
         blocks = [run.sums(block) for block in job.blocks()]
         job.recalls = job.kept is not None
         return [math.fsum(column) for column in np.concatenate(blocks).T] if blocks else []
     parts: list[list[float]] = []
     for _, _, cell in cells(job, rows, stats):
-        values = stage.rule(cell)
+        values = stage.rule(cell.double() if stage.double else cell)
         parts = parts or [[] for _ in values]
         for part, value in zip(parts, values, strict=True):
             part.append(float(value.double().sum()))

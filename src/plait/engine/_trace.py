@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from plait.engine._job import Job
-from plait.numerics import Expr, Value
+from plait.methods import Method, Settings
+from plait.numerics import Expr, RuleError, Value
 
 Stats = Mapping[str, Sequence[Any]]
 
@@ -16,6 +16,19 @@ Stats = Mapping[str, Sequence[Any]]
 def is_row_stat(values: Sequence[Any]) -> bool:
     """Whether every row has its own value of this statistic."""
     return bool(len(values)) and isinstance(values[0], np.ndarray) and values[0].ndim > 0
+
+
+class Site(Protocol):
+    """What must be known of a tensor to trace a rule over it."""
+
+    @property
+    def tensors(self) -> Sequence[object]: ...
+    @property
+    def has_base(self) -> bool: ...
+    @property
+    def method(self) -> Method: ...
+    @property
+    def settings(self) -> Settings: ...
 
 
 class TraceCell:
@@ -36,7 +49,7 @@ class TraceCell:
         recalled: whether conditions are taken from what was written down.
     """
 
-    def __init__(self, job: Job, stats: Stats, recall: str = "") -> None:
+    def __init__(self, job: Site, stats: Stats, recall: str = "") -> None:
         self._job, self._stats, self._recall = job, stats, recall
         inputs = [Expr("input", (i,)) for i in range(len(job.tensors))]
         self.base: Value = inputs[0] if job.has_base else None
@@ -77,6 +90,7 @@ class TraceCell:
         return Expr("uniform", (model,))
 
     def rank(self, model: int) -> Value:
+        refuse_rank(self._job.method)
         if model not in self.ranks:
             self.ranks.append(model)
         return Expr("rank", (model,))
@@ -94,6 +108,12 @@ class TraceCell:
         if is_row_stat(self._stats[cut[0]]):
             return _leaf("row_before", self.row_cuts, cut, boolean=True)
         return _leaf("before", self.cuts, cut, boolean=True)
+
+
+def refuse_rank(method: Method) -> None:
+    """Refuse a rule that ranks without having said that it needs whole rows."""
+    if not method.by_row:
+        raise RuleError(f"the rule of `{method.name}` ranks within rows, so its method must be `by_row`")
 
 
 def _leaf(op: str, known: list[Any], place: Any, *, boolean: bool = False) -> Expr:

@@ -2,7 +2,7 @@
 
 from plait.methods._catalogue import CONSENSUS, SPARSIFY, pipeline
 from plait.methods._registry import METHODS, get_method
-from plait.methods._spec import Cell, Method, Option, Order, Settings, Sums
+from plait.methods._spec import Cell, Method, Option, Order, Settings, Stage, Sums
 
 __all__ = [
     "CONSENSUS",
@@ -13,6 +13,7 @@ __all__ = [
     "Option",
     "Order",
     "Settings",
+    "Stage",
     "Sums",
     "get_method",
     "pipeline",

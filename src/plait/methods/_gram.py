@@ -35,7 +35,8 @@ def gram_stage(
             gram[..., i, j] = gram[..., j, i] = found
         return {"coefficient": coefficients(gram, settings)}
 
-    return Sums("gram", rule, finish, scope)
+    # An angle near 0 or π is lost in products that are rounded to float32.
+    return Sums("gram", rule, finish, scope, double=True)
 
 
 def combination(c: Cell, vectors: Sequence[Value]) -> Value:

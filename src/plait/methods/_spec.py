@@ -166,12 +166,14 @@ class Sums:
         rule: the expressions.
         finish: sums → named numbers, seen by later stages and by `combine` through `Cell.stat`.
         scope: what is summed over.
+        double: the rule itself is computed in float64 too, where products of float32 are exact.
     """
 
     name: str
     rule: Callable[[Cell], Sequence[Value]]
     finish: Callable[[Sequence[Numbers], Settings], Mapping[str, Sequence[Numbers]]]
     scope: Scope = "tensor"
+    double: bool = False
 
 
 @dataclass(frozen=True)
@@ -218,8 +220,8 @@ class Method:
         symmetric: the order of the models does not matter.
         check: settings → what is wrong with them together, or None.
         by_row: the rule needs whole rows (it ranks within them).
-        whole: settings → whether the rule must see the whole tensor at once, as a `(rows, cols)` torch
-            tensor; such a rule may use all of torch.
+        whole: settings → whether the rule must see the whole tensor at once, as a torch tensor of its own
+            shape; such a rule may use all of torch.
     """
 
     name: str

@@ -28,7 +28,8 @@ def _coefficients(gram: Numbers, settings: Settings) -> Sequence[Numbers]:
     n = norms(gram)
     c = w / (n + settings.shared["eps"])
     length = np.sqrt(max(float(c @ gram @ c), 0.0))
-    if length < settings.shared["eps"]:
+    # Directions that cancel leave what the rounding of the sums leaves, and no direction.
+    if length < max(settings.shared["eps"], 1e-7 * float(np.abs(c) @ n)):
         if not n.any() or settings.models == 2:
             return [np.asarray(v) for v in w]
         raise InputError(

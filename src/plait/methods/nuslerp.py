@@ -1,7 +1,8 @@
 """NuSLERP (mergekit): SLERP with weights, of the models or, with a base, of their task vectors.
 
-t = w₂ / (w₁ + w₂), ½ where the sum is 0; linear only where the two are exactly parallel. `nuslerp_flatten`
-takes the tensor as one vector; without it every row is a vector, or every column with `nuslerp_row_wise`.
+t = w₂ / (w₁ + w₂), ½ where the sum is 0; linear only where the two are parallel or opposite.
+`nuslerp_flatten` takes the tensor as one vector; without it every row is a vector, or with `nuslerp_row_wise`
+every column (along the first axis, whatever the others are).
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ def _fraction(weights: Sequence[float]) -> float:
 def _coefficients(gram: Numbers, settings: Settings) -> Sequence[Numbers]:
     t, n = _fraction(settings.per_model["weight"]), np.maximum(norms(gram), 1e-7)
     cos = np.clip(gram[..., 0, 1] / (n[..., 0] * n[..., 1]), -1.0, 1.0)
-    # What the rounding of the products leaves cannot tell an angle from none.
-    straight = 1.0 - cos * cos <= 1e-14
+    # Sums of products are not exact enough to tell a smaller angle from none.
+    straight = 1.0 - cos * cos <= 1e-12
     angle = np.arccos(np.where(straight, 0.0, cos))
     a = np.where(straight, 1.0 - t, np.sin((1.0 - t) * angle) / np.sin(angle))
     b = np.where(straight, t, np.sin(t * angle) / np.sin(angle))
@@ -54,7 +55,8 @@ def _by_column(a: torch.Tensor, b: torch.Tensor, c: Cell) -> torch.Tensor:
     gram = np.stack([v.sum(0).cpu().numpy() for v in (x * x, x * y, x * y, y * y)], -1).reshape(-1, 2, 2)
     weights = tuple(float(w) for w in c.each("weight"))
     settings = Settings({}, {"weight": weights}, 2, a.numel())
-    p, q = (torch.from_numpy(np.ascontiguousarray(k)).to(a) for k in _coefficients(gram, settings))
+    found = [torch.from_numpy(np.ascontiguousarray(k)) for k in _coefficients(gram, settings)]
+    p, q = (k.to(a).reshape(a.shape[1:]) for k in found)
     return p * a + q * b
 
 

@@ -22,6 +22,8 @@ _TILE = 2048
 #: More inputs than this are first copied, tile by tile, into one memory.
 _DIRECT = 7
 _STAGE = 1024
+#: Kinds that add up each `step` elements.
+SUMS = ("sums", "products")
 #: Kinds whose magnitudes are computed one after the other.
 _LOOP_EACH = ("bits", "counts", "refine", "band")
 _IMPORTS = "draw_group, from_bf16, local, largest16, largest32, tally_high, bits32, to_bf16"
@@ -32,9 +34,10 @@ class Spec:
     """What a kernel is compiled for.
 
     Attributes:
-        kind: `combine` (the values), `sums` (of each expression over each `step` elements), `bits` (of each
-            magnitude), `counts` (of their first 16 bits), `refine` (of their last 16 bits under prefixes),
-            `band` (those between bounds, and how many lie above).
+        kind: `combine` (the values), `sums` (of each expression over each `step` elements), `products` (sums
+            whose expressions are computed in float64 too), `bits` (of each magnitude), `counts` (of their
+            first 16 bits), `refine` (of their last 16 bits under prefixes), `band` (those between bounds, and
+            how many lie above).
         inputs: `b` (bfloat16) or `f` (float32) for each input.
         output: `b` or `f`, for `combine`.
         params: how many numbers are the same everywhere.
@@ -95,7 +98,7 @@ def source(spec: Spec, results: Sequence[Expr], notes: Mapping[int, Expr] | None
     staged = len(spec.inputs) + len(spec.ranks) + len(draws) > _DIRECT
     tile = min(body.tile or _STAGE, _STAGE) if staged else body.tile
     arguments = [f"a{i}" for i in range(len(spec.inputs))] + [f"r{k}" for k in spec.ranks]
-    flags = ', fastmath={"reassoc"}' if spec.kind == "sums" else ""
+    flags = ', fastmath={"reassoc"}' if spec.kind in SUMS else ""
     head = [
         '"""A rule, compiled; this file can be deleted at any time."""',
         "import math",
@@ -139,7 +142,9 @@ def source(spec: Spec, results: Sequence[Expr], notes: Mapping[int, Expr] | None
 
 
 def _inputs(spec: Spec, staged: bool) -> list[str]:
-    return [f"x{i} = " + (f"s{i}[e]" if staged else _load(kind, i)) for i, kind in enumerate(spec.inputs)]
+    loads = [f"s{i}[e]" if staged else _load(kind, i) for i, kind in enumerate(spec.inputs)]
+    wide = spec.kind == "products"
+    return [f"x{i} = " + (f"np.float64({load})" if wide else load) for i, load in enumerate(loads)]
 
 
 def _staged_names(spec: Spec, draws: Sequence[int]) -> list[tuple[str, str]]:
@@ -278,6 +283,7 @@ def _band(spec: Spec, names: Sequence[str]) -> _Body:
 _BODIES = {
     "combine": _combine,
     "sums": _sums,
+    "products": _sums,
     "bits": _bits,
     "counts": _counts,
     "refine": _refine,

@@ -89,6 +89,12 @@ class Expr:
     def __hash__(self) -> int:
         return id(self)
 
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"a rule used `.{name}` on a value: it sees one coordinate, not a tensor; use arithmetic, "
+            "comparisons and the operations of `plait.numerics`"
+        )
+
     def __bool__(self) -> NoReturn:
         raise RuleError(
             "a rule used `if`, `and`, `or` or `not` on a value: it runs at every coordinate at once, "

@@ -1,1 +1,0 @@
-"""plait's own invariants, for methods that come from outside."""
