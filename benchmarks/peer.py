@@ -1,6 +1,6 @@
 """Does plait do what mergekit does? Every recipe of `mergekit_recipes` through both, held together.
 
-    python benchmarks/peer.py --peer PATH/TO/ENVIRONMENT/bin [--only ties …] [--dir DIR]
+    python benchmarks/peer.py --peer PATH/TO/ENVIRONMENT/bin [--only ties …] [--dir DIR] [--json FILE]
 
 A recipe says in its first comments what it covers, and what differs on purpose and why:
 
@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, required=True, help="the folder of mergekit-yaml")
     parser.add_argument("--dir", type=Path, default=Path(tempfile.gettempdir()) / "plait-peer")
     parser.add_argument("--only", nargs="*")
-    parser.add_argument("--out", type=Path, default=Path("bench-out/peer.json"))
+    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "peer.json")
     given = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     cases = [read_case(path) for path in sorted(RECIPES.rglob("*.yml"))]
@@ -216,13 +216,20 @@ def main() -> None:
     peer = run_peer(cases, given.peer, root, out / "mergekit")
     rows = [row(case, run_plait(case, root, out / "plait"), peer[case.name], out, root) for case in cases]
     unknown = sorted(set(peer[""]["flags"]) - MERGEKIT_FLAGS.keys())
-    report(rows, unknown, given.out)
+    report(json.loads(_without_places(json.dumps(rows), given.dir)), unknown, given.json)
     sys.exit(bool(unknown) or any(r["verdict"].isupper() for r in rows))
+
+
+def _without_places(text: str, folder: Path) -> str:
+    """Messages without this machine's folders."""
+    for place in (RECIPES, folder):
+        text = text.replace(f"{place}/", "")
+    return text
 
 
 def report(rows: Sequence[dict[str, Any]], unknown: Sequence[str], path: Path) -> None:
     """Print the table and what stands behind it, and keep both."""
-    console = Console()
+    console = Console(width=150)
     columns = ("recipe", "covers", "distance", "verdict", "plait s", "mergekit s")
     show("plait and mergekit", [{c: r[c] for c in columns} for r in rows], console)
     for r in rows:

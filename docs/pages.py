@@ -38,7 +38,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    text = f"{value:.2f}" if isinstance(value, float) else str(value)
+    text = f"{value:.2f}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
     return text.replace("|", "\\|").replace("\n", " ")
 
 
@@ -163,21 +163,26 @@ def benchmarks() -> str:
     text = f"Measured on {found['date']} on {machine.get('processor')}, {machine.get('cores')} cores, "
     text += f"{machine.get('memory_gb')} GB, {machine.get('system')}, torch {machine.get('torch')}; "
     text += f"a base and three fine-tunes of {found['parameters'] / 1e9:.2f} B parameters each, bfloat16.\n"
-    titles = {
-        "merges": "Merges",
-        "numbers": "The same recipes through mergekit: how far apart the results are",
-        "planning": "Planning",
-        "processes": "Whole processes",
-    }
-    for key, title in titles.items():
-        rows = found.get(key) or []
-        groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
-        for row in rows:
-            groups.setdefault(tuple(row) if key == "numbers" else ("all",), []).append(row)
-        for group in groups.values():
-            columns = list(dict.fromkeys(column for row in group for column in row))
-            text += f"\n**{title}**\n\n" + table(columns, ([row.get(c) for c in columns] for row in group))
+    for title, rows in _benchmark_tables(found):
+        if rows:
+            columns = list(dict.fromkeys(column for row in rows for column in row))
+            text += f"\n**{title}**\n\n" + table(columns, ([row.get(c) for c in columns] for row in rows))
     return text
+
+
+def _benchmark_tables(found: Mapping[str, Any]) -> Iterable[tuple[str, list[Mapping[str, Any]]]]:
+    """Title and rows of each table; a wide one is cut in two, so that it fits a page."""
+    whole = ("process s", "mergekit s", "× faster", "mergekit GB")
+    merges = found["merges"]
+    yield "Merges", [{k: v for k, v in row.items() if k not in whole} for row in merges]
+    peers = [row for row in merges if row.get("mergekit s") is not None]
+    yield "Whole processes, against mergekit", [{k: row.get(k) for k in ("method", *whole)} for row in peers]
+    numbers = found.get("numbers", [])
+    exact = [row for row in numbers if "changed" not in row]
+    yield "Results against mergekit's, in float32, relative to each tensor's largest entry", exact
+    drawn = [row for row in numbers if "changed" in row]
+    yield "Random methods by distribution: plait's / mergekit's", drawn
+    yield "Planning and starting", [*found.get("planning", []), *found.get("processes", [])]
 
 
 PARTS = {

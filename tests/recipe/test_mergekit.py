@@ -20,6 +20,9 @@ from plait.recipe import (
 )
 
 FOLDER = Path(__file__).parent / "mergekit"
+#: The recipes that `make bench-peer` runs through mergekit as well.
+PEER = Path(__file__).parents[2] / "benchmarks" / "mergekit_recipes"
+RECIPES = [*sorted(FOLDER.glob("*.yaml")), *sorted(PEER.glob("*.yml"))]
 
 
 def load(name: str):
@@ -30,7 +33,7 @@ def sources(recipe, module=0, index=0):
     return recipe.modules[module].slices[index].sources
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_loads_and_comes_back_equal_as_dict_and_as_yaml(path: Path):
     recipe = load_recipe(path)[-1]
     assert recipe.grammar == recipe.conventions == "mergekit"

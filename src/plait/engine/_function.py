@@ -30,10 +30,7 @@ def as_method(function: Any) -> Method:
     if isinstance(function, Method):
         return function
     name = getattr(function, "__name__", "function")
-    try:
-        count = len(inspect.signature(function).parameters)
-    except (TypeError, ValueError):
-        count = 0
+    count = _arguments(function)
     if count not in (1, 2):
         raise InputError(
             f"`{name}` can't be a merge method", hint="give a function of a cell, or one of (models, base)"
@@ -58,6 +55,17 @@ def as_method(function: Any) -> Method:
         symmetric=False,
         whole=lambda settings: traced(settings.models).problem is not None,
     )
+
+
+def _arguments(function: Any) -> int:
+    """How many arguments a function wants; those with defaults are its own, but for `base`."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return 0
+    places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    wanted = [p for p in parameters if p.default is inspect.Parameter.empty or p.name == "base"]
+    return len(wanted) if all(p.kind in places for p in wanted) else 0
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ def align(
 def _vocabulary(ref: ModelRef, model: Checkpoint, embeddings: set[str], stage: Stage | None) -> Vocabulary:
     """A model's vocabulary: its tokenizer's, or the one that its stage will have."""
     while stage is not None and stage.plan.alignment is None:  # its tokenizer is its template's
-        ref = next(iter(stage.plan.opened))
+        ref = stage.plan.template_from
         model, stage = stage.plan.opened[ref], stage.plan.staged.get(ref)
     made = None if stage is None else stage.plan.alignment
     if made is not None:
