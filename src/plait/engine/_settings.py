@@ -37,6 +37,9 @@ class Options:
         self._check_keys()
         kinds = {self._key(o): _TYPES[o.kind] for o in self.method.options if o.name != "rescale"}
         self._resolver = Resolver(self.recipe, kinds)
+        # What no filter and no gradient touches is the same for all tensors, of which there may be very many.
+        self._varying = {key for key, uses in used_keys(self.recipe).items() if any(u.varies for u in uses)}
+        self._fixed: dict[tuple[str, int, int], Any] = {}
         self._shared = [o for o in self.method.options if not o.per_model]
         self._each = [o for o in self.method.options if o.per_model]
 
@@ -112,6 +115,8 @@ class Options:
         self, option: Option, tensor: str, t: float, module: Module, slice_: Slice, source: Source | None
     ) -> Any:
         place = option.name, id(slice_), id(source)
+        if place in self._fixed:
+            return self._fixed[place]
         lookup = self._lookups.get(place)
         if lookup is None:
             owner = self.owners.get(option.name, (None, None))[1]
@@ -124,7 +129,10 @@ class Options:
             if option.needed and self.recipe.grammar == "mergekit":
                 raise self._unset(option, tensor, source)
             found = option.default_for(self.recipe.conventions)
-        return self._checked(option, found)
+        value = self._checked(option, found)
+        if self._key(option) not in self._varying:
+            self._fixed[place] = value
+        return value
 
     def _unset(self, option: Option, tensor: str, source: Source | None) -> InputError:
         place = "" if source is None else f" of `{source.model.text}`"
