@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,18 +17,18 @@ class MemoryTensor(ReadFlat):
     Attributes:
         name: its name.
         source: the tensor.
+        shape: its shape.
+        dtype: its type.
     """
 
     name: str
     source: Tensor
+    shape: Shape = field(init=False)
+    dtype: torch.dtype = field(init=False)
 
-    @property
-    def shape(self) -> Shape:
-        return tuple(self.source.shape)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.source.dtype
+    def __post_init__(self) -> None:  # asked for often, and slow to ask a tensor for
+        object.__setattr__(self, "shape", tuple(self.source.shape))
+        object.__setattr__(self, "dtype", self.source.dtype)
 
     @property
     def nbytes(self) -> int:

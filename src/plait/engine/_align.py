@@ -59,6 +59,8 @@ def places(
             kept = (lambda name, owns=owns, out=out: owns(name) and name not in out) if out else owns
             found = _whole(recipe, models, module, kept, problems)
         for one in found:
+            if one is None:
+                continue
             if leave_out(one.name):
                 excluded.append(one.name)
             else:
@@ -67,7 +69,7 @@ def places(
 
 def _whole(
     recipe: Recipe, models: Models, module: Module, owns: Owns, problems: list[InputError]
-) -> Iterator[Place]:
+) -> Iterator[Place | None]:
     """A module merged from whole models."""
     if len(module.slices) != 1:
         what = "several slices need a `layer_range` in each source"
@@ -81,4 +83,4 @@ def _whole(
         inside = layers.layer_of(name)
         t = 0.0 if inside is None else layer_position(inside[1], layers.count(inside[0]))
         names = [name] * len(part.sources)
-        yield from place(models, module, part, (name, t, base), names, name, problems)
+        yield place(models, module, part, (name, t, base), names, name, problems)

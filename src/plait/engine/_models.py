@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from plait.checkpoint import Checkpoint, LayerMap, LazyTensor, find_layers, find_tied
@@ -48,6 +48,7 @@ class Models:
 
     def __init__(self, opened: Mapping[ModelRef, Checkpoint], tied: Ties) -> None:
         self.opened, self.tied = opened, tied
+        self._tensors = {ref: (checkpoint.tensors, tied[ref]) for ref, checkpoint in opened.items()}
         self._by_layer: dict[tuple[ModelRef, str], dict[int, list[str]]] = {}
         # Models of one architecture have the same names: their layers are found once.
         known: dict[tuple[str, ...], LayerMap] = {}
@@ -60,7 +61,8 @@ class Models:
 
     def get(self, ref: ModelRef, name: str) -> LazyTensor | None:
         """The model's tensor of this name, the stored one where it is tied; None if it has none."""
-        return self.opened[ref].tensors.get(name) or self.tied[ref].get(name)
+        tensors, tied = self._tensors[ref]
+        return tensors.get(name) or tied.get(name)
 
     def union(self, refs: Sequence[ModelRef], owns: Owns) -> list[str]:
         """The names in any of the models, in the order of the first that has them."""
@@ -106,8 +108,8 @@ def place(
     names: Sequence[str],
     base_name: str,
     problems: list[InputError],
-) -> Iterator[Place]:
-    """The place of an output tensor, or a problem that names who lacks it.
+) -> Place | None:
+    """The place of an output tensor; None and a problem that names who lacks it if it can't be merged.
 
     Args:
         models: the models.
@@ -120,13 +122,18 @@ def place(
     """
     name, t, base = output
     found = [models.get(source.model, own) for source, own in zip(part.sources, names, strict=True)]
-    missing = [s.model.text for s, tensor in zip(part.sources, found, strict=True) if tensor is None]
     base_tensor = models.get(base, base_name) if base is not None else None
+    if None not in found and (base is None or base_tensor is not None):
+        pairs = tuple(
+            (s, tensor) for s, tensor in zip(part.sources, found, strict=True) if tensor is not None
+        )
+        return Place(name, module, part, t, pairs, tuple(names), base_tensor)
+    missing = [s.model.text for s, tensor in zip(part.sources, found, strict=True) if tensor is None]
     if base is not None and base_tensor is None:
         missing.insert(0, base.text)
     there = [tensor for tensor in (*found, base_tensor) if tensor is not None]
     # A buffer of integers is copied from whoever has it first; libraries store some in one version only.
-    if missing and any(tensor.dtype.is_floating_point for tensor in there):
+    if any(tensor.dtype.is_floating_point for tensor in there):
         problems.append(
             InputError(
                 f"the tensor `{name}` is missing here, and other models have it",
@@ -134,8 +141,8 @@ def place(
                 hint=f"leave it out with `exclude: [{name}]`, or merge models of one architecture",
             )
         )
-        return
+        return None
     whole = zip(part.sources, names, found, strict=True)
     given = [(source, own, tensor) for source, own, tensor in whole if tensor is not None]
     pairs = tuple((source, tensor) for source, _, tensor in given)
-    yield Place(name, module, part, t, pairs, tuple(own for _, own, _ in given), base_tensor)
+    return Place(name, module, part, t, pairs, tuple(own for _, own, _ in given), base_tensor)

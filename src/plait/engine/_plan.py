@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -19,7 +19,7 @@ from plait.engine._layout import lay_out
 from plait.engine._limits import RunOptions, cores, memory_budget
 from plait.engine._models import Models, Place, find_ties
 from plait.engine._modules import owners
-from plait.engine._settings import Options, options_of
+from plait.engine._settings import Options, OptionsAt, options_of
 from plait.engine._stacked import StackedLayers
 from plait.engine._stage import Stage, open_models
 from plait.engine._vocabulary import align
@@ -417,6 +417,20 @@ def _check_memory(plan: Plan) -> None:
     raise_all(problems)
 
 
+class _Role(NamedTuple):
+    """What is the same for all tensors of floats in one slice.
+
+    Attributes:
+        chosen: which of the slice's sources are merged, in order: not the base.
+        models: whose the inputs are, the base's first.
+        options: the method's.
+    """
+
+    chosen: list[int]
+    models: tuple[str, ...]
+    options: OptionsAt
+
+
 class _Builder:
     """Makes outputs of places, collecting problems."""
 
@@ -434,7 +448,7 @@ class _Builder:
         name = recipe.out_dtype or recipe.dtype
         self.dtype = getattr(torch, name) if name else None
         self.embeddings = {ref: find_embeddings(c, c.config) for ref, c in opened.items()}
-        self._orders: dict[tuple[int, str | None], list[int]] = {}
+        self._roles: dict[tuple[int, str | None], _Role] = {}
         self._said: set[str] = set()
 
     def outputs(self, place: Place) -> list[Output]:
@@ -448,24 +462,21 @@ class _Builder:
         if not lead.dtype.is_floating_point:
             return [Output(place.name, lead.shape, lead.dtype, "copy", (lead,), (lead_name,), False, None)]
         base = place.base if self.method.base != "unused" else None
-        chosen = self._models(place, base_ref if base is not None else None)
-        tensors = [place.inputs[i][1] for i in chosen]
-        sources = [place.inputs[i][0] for i in chosen]
-        own = [place.names[i] for i in chosen]
-        inputs = [base, *tensors] if base is not None else tensors
-        names = [source.model.text for source in sources]
-        if base is not None and base_ref is not None:
-            names.insert(0, base_ref.text)
-        where = (place.module, place.slice, sources)
         try:
-            settings = self.options.settings(place.name, own, place.t, where, lead.shape)
+            role = self._role(place, base_ref if base is not None else None)
+            own = [place.names[i] for i in role.chosen]
+            settings = role.options.settings(place.name, own, place.t, lead.shape)
             wrong = self.method.check(settings)
             if wrong:
                 raise InputError(wrong, where=f"tensor `{place.name}`")
         except InputError as error:
             self._say(error)
             return []
-        self.wide = self.wide or any(t.dtype == torch.float64 for t in inputs)
+        inputs = [place.inputs[i][1] for i in role.chosen]
+        if base is not None:
+            inputs.insert(0, base)
+        if not self.wide:
+            self.wide = torch.float64 in [t.dtype for t in inputs]
         dtype = self.dtype or lead.dtype
         return [
             Output(
@@ -474,25 +485,31 @@ class _Builder:
                 dtype,
                 "merge",
                 tuple(inputs),
-                tuple(names),
+                role.models,
                 base is not None,
                 settings,
             )
         ]
 
-    def _models(self, place: Place, base: ModelRef | None) -> list[int]:
+    def _role(self, place: Place, base: ModelRef | None) -> _Role:
         key = id(place.slice), None if base is None else base.text
-        if key not in self._orders:
+        if key not in self._roles:
             kept = [i for i, (source, _) in enumerate(place.inputs) if base is None or source.model != base]
             if self.method.symmetric:
                 kept.sort(key=lambda i: place.inputs[i][0].model.text)
-            self._orders[key] = kept
-        return self._orders[key]
+            sources = [place.inputs[i][0] for i in kept]
+            names = [*([] if base is None else [base.text]), *(source.model.text for source in sources)]
+            options = self.options.at(place.module, place.slice, sources)
+            self._roles[key] = _Role(kept, tuple(names), options)
+        return self._roles[key]
 
     def _alike(self, place: Place, given: Sequence[tuple[str, LazyTensor]]) -> bool:
         """Whether all have one shape, and none is of integers where others are not; else a problem."""
         shape, floating = given[0][1].shape, given[0][1].dtype.is_floating_point
-        if all(t.shape == shape and t.dtype.is_floating_point == floating for _, t in given):
+        for _, tensor in given:  # plain, as it is done for every tensor
+            if tensor.shape != shape or tensor.dtype.is_floating_point != floating:
+                break
+        else:
             return True
         if all(t.shape == shape for _, t in given):
             word, told = "types", {m: f"{m} has {str(t.dtype).removeprefix('torch.')}" for m, t in given}

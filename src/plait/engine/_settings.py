@@ -14,6 +14,8 @@ from plait.recipe import MISSING, Module, Part, Recipe, Resolver, Slice, Source,
 
 #: Parameters of mergekit that are about how it computes.
 _NO_EFFECT = {"int8_mask": "no mask is ever kept"}
+#: Tensor's name, where its layer stands → an option's value.
+Lookup = Callable[[str, float], Any]
 _TYPES: dict[str, type] = {"float": float, "int": int, "bool": bool, "str": str}
 
 
@@ -31,7 +33,6 @@ class Options:
     method: Method
     owners: dict[str, tuple[str, Part]]
     warnings: list[str] = field(default_factory=list)
-    _lookups: dict[tuple[str, int, int], Callable[[str, float], Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._check_keys()
@@ -39,9 +40,6 @@ class Options:
         self._resolver = Resolver(self.recipe, kinds)
         # What no filter and no gradient touches is the same for all tensors, of which there may be very many.
         self._varying = {key for key, uses in used_keys(self.recipe).items() if any(u.varies for u in uses)}
-        self._fixed: dict[tuple[str, int, int], Any] = {}
-        self._shared = [o for o in self.method.options if not o.per_model]
-        self._each = [o for o in self.method.options if o.per_model]
 
     def _key(self, option: Option) -> str:
         return self.owners[option.name][0] if option.name in self.owners else option.name
@@ -77,67 +75,44 @@ class Options:
         option = self.method.option(name)
         return None if option is None else option.default_for(self.recipe.conventions)
 
-    def settings(
-        self,
-        output: str,
-        inputs: Sequence[str],
-        t: float,
-        place: tuple[Module, Slice, Sequence[Source]],
-        shape: tuple[int, ...],
-    ) -> Settings:
-        """The options for one tensor.
+    def at(self, module: Module, part: Slice, sources: Sequence[Source]) -> OptionsAt:
+        """The options in one place of the recipe: what is the same for all its tensors is resolved here.
 
         Args:
-            output: its name in the output.
-            inputs: its name in each model.
-            t: where its layer stands.
-            place: module, slice and the models' sources.
-            shape: its shape.
+            module: the module.
+            part: its slice.
+            sources: the models' sources.
 
         Raises:
-            InputError: an option is out of bounds, missing, or they do not go together.
+            InputError: an option is out of bounds or missing.
         """
-        module, part, sources = place
-        shared = {o.name: self._value(o, output, t, module, part, None) for o in self._shared}
-        each = {
-            o.name: tuple(
-                self._value(o, name, t, module, part, source)
-                for name, source in zip(inputs, sources, strict=True)
-            )
-            for o in self._each
-        }
-        numel = 1
-        for size in shape:
-            numel *= size
-        return Settings(shared, each, len(sources), numel, shape)
+        return OptionsAt(self, module, part, sources)
 
-    def _value(
-        self, option: Option, tensor: str, t: float, module: Module, slice_: Slice, source: Source | None
-    ) -> Any:
-        place = option.name, id(slice_), id(source)
-        if place in self._fixed:
-            return self._fixed[place]
-        lookup = self._lookups.get(place)
-        if lookup is None:
-            owner = self.owners.get(option.name, (None, None))[1]
-            lookup = self._resolver.lookup(
-                self._key(option), module=module, slice=slice_, source=source, part=owner
-            )
-            self._lookups[place] = lookup
-        found = lookup(tensor, t)
-        if found is MISSING:
-            if option.needed and self.recipe.grammar == "mergekit":
-                raise self._unset(option, tensor, source)
-            found = option.default_for(self.recipe.conventions)
-        value = self._checked(option, found)
-        if self._key(option) not in self._varying:
-            self._fixed[place] = value
+    def lookup(self, option: Option, place: tuple[Module, Slice], source: Source | None) -> Lookup:
+        """The checked value of an option, of a tensor's name and where its layer stands."""
+        module, part = place
+        owner = self.owners.get(option.name, (None, None))[1]
+        key = self._key(option)
+        found = self._resolver.lookup(key, module=module, slice=part, source=source, part=owner)
+
+        def value(tensor: str, t: float) -> Any:
+            given = found(tensor, t)
+            if given is MISSING:
+                if option.needed and self.recipe.grammar == "mergekit":
+                    raise self._unset(option, tensor, source)
+                given = option.default_for(self.recipe.conventions)
+            return self._checked(option, given)
+
         return value
+
+    def varies(self, option: Option) -> bool:
+        """Whether a filter or a gradient touches it: then it is looked up for every tensor."""
+        return self._key(option) in self._varying
 
     def _unset(self, option: Option, tensor: str, source: Source | None) -> InputError:
         place = "" if source is None else f" of `{source.model.text}`"
         partly = option.name in used_keys(self.recipe)
-        shown = f" for the tensor `{tensor}`" if partly else ""
+        shown = f" for the tensor `{tensor}`" if partly and tensor else ""
         return InputError(
             f"the recipe sets no `{option.name}`{place}{shown}",
             where=self.recipe.origin,
@@ -169,6 +144,53 @@ class Options:
             bounds = f"from {low}" if high is None else f"between {low} and {high}"
             raise InputError(f"`{option.name}` is {value}, and it must be {bounds}", where=self.recipe.origin)
         return value
+
+
+class OptionsAt:
+    """The options of the tensors in one place of a recipe.
+
+    There may be very many of them: only what a filter or a gradient touches is looked up for each.
+    """
+
+    def __init__(self, options: Options, module: Module, part: Slice, sources: Sequence[Source]) -> None:
+        self._shared: dict[str, Any] = {}
+        self._each: dict[str, tuple[Any, ...]] = {}
+        self._varying: list[tuple[str, Lookup]] = []
+        self._varying_each: list[tuple[str, list[Lookup]]] = []
+        self._models = len(sources)
+        place = module, part
+        for option in options.method.options:
+            lookups = [options.lookup(option, place, s) for s in (sources if option.per_model else [None])]
+            varies = options.varies(option)
+            if option.per_model:
+                self._each[option.name] = () if varies else tuple(lookup("", 0.0) for lookup in lookups)
+                self._varying_each += [(option.name, lookups)] if varies else []
+            else:
+                self._shared[option.name] = None if varies else lookups[0]("", 0.0)
+                self._varying += [(option.name, lookups[0])] if varies else []
+
+    def settings(self, output: str, inputs: Sequence[str], t: float, shape: tuple[int, ...]) -> Settings:
+        """The options of one tensor.
+
+        Args:
+            output: its name in the output.
+            inputs: its name in each model.
+            t: where its layer stands.
+            shape: its shape.
+
+        Raises:
+            InputError: an option is out of bounds or missing.
+        """
+        shared, each = self._shared, self._each
+        if self._varying:
+            shared = {**shared, **{name: lookup(output, t) for name, lookup in self._varying}}
+        if self._varying_each:
+            pairs = ((name, zip(lookups, inputs, strict=True)) for name, lookups in self._varying_each)
+            each = {**each, **{name: tuple(look(own, t) for look, own in both) for name, both in pairs}}
+        numel = 1
+        for size in shape:
+            numel *= size
+        return Settings(shared, each, self._models, numel, shape)
 
 
 def options_of(recipe: Recipe) -> Options:

@@ -48,7 +48,7 @@ class Stacking:
     owns: Owns
     problems: list[InputError]
 
-    def places(self) -> Iterator[Place]:
+    def places(self) -> Iterator[Place | None]:
         """What comes before the layers, the layers, the rest."""
         wrong = len(self.problems)
         for part in self.module.slices:
@@ -103,7 +103,7 @@ class Stacking:
                 where=", ".join(source.model.text for source in part.sources),
             )
 
-    def _layer(self, part: Slice, numbers: Sequence[int], output: int, t: float) -> Iterator[Place]:
+    def _layer(self, part: Slice, numbers: Sequence[int], output: int, t: float) -> Iterator[Place | None]:
         """One output layer: every tensor that any of the sources has in its own layer."""
         lead, base = part.sources[0].model, self._base(part)
         layers = self.models.layers[lead]
@@ -116,9 +116,9 @@ class Stacking:
         for name in names:
             own = [layers.rename(name, number) for number in numbers]
             at = next((n for s, n in zip(part.sources, own, strict=True) if s.model == base), own[0])
-            yield from place(self.models, self.module, part, (name, t, base), own, at, self.problems)
+            yield place(self.models, self.module, part, (name, t, base), own, at, self.problems)
 
-    def _outside(self, part: Slice, *, before: bool) -> Iterator[Place]:
+    def _outside(self, part: Slice, *, before: bool) -> Iterator[Place | None]:
         """What lies outside: what comes before the layers goes with the first slice, the rest with the last.
 
         Every model's names count, so that a head is there though the last slice's model ties it.
@@ -129,7 +129,7 @@ class Stacking:
                 continue
             if bool(_BEFORE.search(name.lower())) == before:
                 names, output = [name] * len(part.sources), (name, 0.0, base)
-                yield from place(self.models, self.module, part, output, names, name, self.problems)
+                yield place(self.models, self.module, part, output, names, name, self.problems)
 
     def _in_layers(self, name: str) -> bool:
         lead = self.module.slices[0].sources[0].model
