@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: install lint test test-all demo bench bench-peer docs clean
+.PHONY: install lint test test-all demo bench bench-peer chaos docs clean
 
 install: $(VENV)/.installed
 
@@ -34,6 +34,11 @@ bench: install $(VENV)/mergekit/.installed
 
 bench-peer: install $(VENV)/mergekit/.installed
 	$(BIN)/python benchmarks/peer.py --peer $(VENV)/mergekit/bin
+
+# Every moment at which a run can be killed, and how soon Ctrl-C ends each command.
+chaos: install
+	PLAIT_CHAOS=1 $(BIN)/python -m pytest -n 2 -m '' tests/engine/test_crash.py
+	$(BIN)/python benchmarks/interrupt.py
 
 # The peer has requirements of its own, so it gets an environment of its own.
 $(VENV)/mergekit/.installed: $(VENV)/.installed
