@@ -39,8 +39,8 @@ CASES: dict[str, dict[str, Any]] = {
     "arcee_fusion": {"merge": "arcee_fusion", "models": ["a"], "memory": "24GB"},
     "kernels compiled": {"merge": "dare_ties", "parameters": {"density": 0.5}, "cold": True},
     "overwrite": {"merge": "linear", "overwrite": True},
-    "many tensors": {"merge": "linear", "models": ["many"], "base": "many"},
-    "a large file beside": {"merge": "linear", "models": ["beside"], "base": "beside"},
+    "many tensors": {"merge": "linear", "models": ["many-b"], "base": "many"},
+    "a large file beside": {"merge": "linear", "models": ["plain"], "base": "beside"},
 }
 OTHERS = {
     "diff": ["diff", "a", "b"],
@@ -64,8 +64,10 @@ def make(place: Path, elements: int) -> None:
     (place / "many").mkdir()
     names = (f"model.layers.{i // 500}.experts.{i % 500}.w" for i in range(50_000))
     save_file({name: torch.zeros(2, 2) for name in names}, place / "many" / "model.safetensors")
+    shutil.copytree(place / "many", place / "many-b")
     (place / "beside").mkdir()
     save_file({"w": torch.zeros(2, 2)}, place / "beside" / "model.safetensors")
+    shutil.copytree(place / "beside", place / "plain")
     with (place / "beside" / "notes.txt").open("wb") as file:
         file.truncate(4 << 30)
 

@@ -98,3 +98,21 @@ def test_inspect_and_methods_speak_json(tmp_path, recipe, capsys):
 def test_mergekits_flags_are_taken(recipe, tmp_path, capsys):
     assert plait("merge", recipe, tmp_path / "out", "--lazy-unpickle", "--random-seed", "3") == 0
     assert json.loads((tmp_path / "out" / "plait.json").read_text())["seed"] == 3
+
+
+def test_an_interrupt_that_a_library_wraps_is_still_an_interrupt(monkeypatch, capsys):
+    import signal
+
+    from plait.cli import _app, main
+
+    def wraps(words, **options):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except BaseException as error:
+            raise RuntimeError("could not build") from error
+
+    monkeypatch.setattr(_app, "app", wraps)
+    with pytest.raises(SystemExit) as done:
+        main(["methods"])
+    assert done.value.code == 130
+    assert capsys.readouterr().err == "plait: interrupted\n"

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from plait.cli._interrupt import Interrupted, prompt_end
+from plait.cli._interrupt import Interrupted, check_interrupt, prompt_end
 from plait.errors import PlaitError
 
 #: Mistakes of the machine or its user, not of plait.
@@ -58,7 +58,11 @@ def _status(words: list[str]) -> int:
     try:
         if words[:1] == ["merge"]:
             words = ["merge", *_translated(words[1:])]
-        found = app(words, standalone_mode=False, prog_name="plait")
+        try:
+            found = app(words, standalone_mode=False, prog_name="plait")
+        except Exception:
+            check_interrupt()
+            raise
         sys.stdout.flush()
         return found if isinstance(found, int) else 0
     except typer.Exit as error:

@@ -45,6 +45,7 @@ def prompt_end(say: Callable[[], None]) -> Iterator[None]:
     if hasattr(os, "set_blocking"):
         os.set_blocking(writer, False)
     over = threading.Event()
+    _came.clear()
     threading.Thread(target=_watch, args=(reader, over, say), daemon=True).start()
     before = {number: signal.signal(number, _raise) for number in numbers}
     woken = signal.set_wakeup_fd(writer, warn_on_full_buffer=False) if numbers else -1
@@ -64,8 +65,19 @@ def prompt_end(say: Callable[[], None]) -> Iterator[None]:
         os.close(writer)
 
 
+#: Signals that came, as a library may turn `Interrupted` into an error of its own (pydantic does).
+_came: list[int] = []
+
+
 def _raise(number: int, frame: FrameType | None) -> None:
+    _came.append(number)
     raise Interrupted(number)
+
+
+def check_interrupt() -> None:
+    """Raise `Interrupted` if a signal has come."""
+    if _came:
+        raise Interrupted(_came[-1])
 
 
 def _watch(reader: int, over: threading.Event, say: Callable[[], None]) -> None:
