@@ -114,5 +114,6 @@ def test_an_interrupt_that_a_library_wraps_is_still_an_interrupt():
         _app.app = wraps
         main(["methods"])
     """
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-c", program]
+    found = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert (found.returncode, found.stderr.strip()) == (130, "plait: interrupted")
