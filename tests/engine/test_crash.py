@@ -7,6 +7,7 @@ in `make chaos`, every third here.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,8 +20,9 @@ import torch
 from safetensors.torch import save_file
 
 import plait
-from plait.engine import _merge, _publish, _work
+from plait.engine import _merge, _publish, _work, build_plan
 from plait.errors import InputError
+from plait.recipe import build_recipe
 
 STEP = 1 if os.environ.get("PLAIT_CHAOS") else 3
 
@@ -276,6 +278,22 @@ def test_a_function_counts_by_its_code(tmp_path):
     plait.merge(live, method=lambda models, base: models[0], out=out, options=options)
     plait.merge(live, method=lambda models, base: models[0] * 3, out=out, options=options)
     assert plait.open(out)["w"].read_flat(0, 1).item() == 6.0
+
+
+def test_a_function_counts_by_what_it_closes_over():
+    def digest(factor, *, default=1.0):
+        def method(models, base, also=default):
+            return models[0] * factor * also
+
+        live = {name: {"w": torch.full((4, 4), 2.0)} for name in "ab"}
+        return build_plan(build_recipe(live, method=method)).digest
+
+    assert digest(2.0) == digest(2.0)
+    assert digest(2.0) != digest(3.0)
+    assert digest(2.0) != digest(2.0, default=2.0)
+    assert digest(torch.ones(3)) == digest(torch.ones(3))
+    assert digest(torch.ones(3)) != digest(torch.zeros(3))
+    assert digest({"a": [1, math.sqrt]}) != digest({"a": [1, math.exp]})
 
 
 def test_a_run_that_was_done_when_it_was_killed_needs_no_second_one(models, tmp_path, computed):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import marshal
-from collections.abc import Iterator
+import pickle
+import uuid
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,10 +101,42 @@ def _code(plan: Plan) -> str:
     return hasher.hexdigest()
 
 
-def _functions(function: Any) -> Iterator[bytes]:
-    """The code of a function and of those that it closes over."""
-    code = getattr(function, "__code__", None)
+def _functions(value: Any, above: tuple[int, ...] = ()) -> Iterator[bytes]:
+    """The code of a function, its defaults and what it closes over."""
+    if id(value) in above:  # a function that closes over itself
+        return
+    above = (*above, id(value))
+    code = getattr(value, "__code__", None)
     if code is not None:
         yield marshal.dumps(code)
-        for cell in getattr(function, "__closure__", None) or ():
-            yield from _functions(cell.cell_contents)
+        inner = [value.__defaults__, value.__kwdefaults__, _closed_over(value)]
+    elif isinstance(value, Mapping):
+        inner = [*value.keys(), *value.values()]
+    elif isinstance(value, (tuple, list)):
+        inner = list(value)
+    else:
+        yield _constant(value)
+        return
+    for part in inner:
+        yield b"("
+        yield from _functions(part, above)
+        yield b")"
+
+
+def _closed_over(function: Any) -> list[Any]:
+    found = []
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # a cell that nothing was put into yet
+            found.append(cell.cell_contents)
+    return found
+
+
+def _constant(value: Any) -> bytes:
+    """A value's bytes; those of nothing else where it can't be told apart, so that no run goes on from it."""
+    if isinstance(value, torch.Tensor):
+        dense = value.detach().cpu().contiguous()
+        return f"{dense.dtype} {dense.shape}".encode() + dense.view(-1).view(torch.uint8).numpy().tobytes()
+    try:
+        return pickle.dumps(value)
+    except Exception:  # pickle raises whatever the object's own code does
+        return uuid.uuid4().bytes
