@@ -17,11 +17,12 @@ from blake3 import blake3
 from torch import Tensor
 
 from plait.checkpoint import open_checkpoint
+from plait.engine._build import build_plan
 from plait.engine._function import as_method
 from plait.engine._identity import run_identity
 from plait.engine._limits import RunOptions, cores
 from plait.engine._lock import locked, work_folder
-from plait.engine._plan import Output, Plan, build_plan
+from plait.engine._plan import Output, Plan
 from plait.engine._provenance import write_beside, write_provenance
 from plait.engine._publish import publish, restore
 from plait.engine._run import Progress, Runner

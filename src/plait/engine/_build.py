@@ -1,0 +1,158 @@
+"""From a recipe to a plan: models are opened, aligned and checked, and every problem is told at once."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import torch
+
+from plait.checkpoint import Checkpoint
+from plait.engine._align import excluder, places
+from plait.engine._checks import check_counts, check_device, check_memory
+from plait.engine._limits import RunOptions
+from plait.engine._models import Models, find_ties
+from plait.engine._modules import owners
+from plait.engine._outputs import OutputBuilder
+from plait.engine._plan import Plan
+from plait.engine._settings import options_of
+from plait.engine._stacked import StackedLayers
+from plait.engine._stage import Stage, open_models
+from plait.engine._vocabulary import align
+from plait.errors import InputError, raise_all
+from plait.recipe import (
+    ModelRef,
+    Recipe,
+    filter_warnings,
+    read_chat_template,
+    recipe_models,
+    resolve_chat_template,
+)
+
+
+@contextlib.contextmanager
+def _no_collector() -> Iterator[None]:
+    """Planning makes a few objects per tensor and no cycles; looking for some takes a third of its time."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
+@_no_collector()
+def build_plan(recipe: Recipe, options: RunOptions | None = None) -> Plan:
+    """Check everything and lay the merge out.
+
+    Args:
+        recipe: what to merge.
+        options: how to run.
+
+    Raises:
+        InputError: something is wrong; all that is found is named at once.
+    """
+    options = options or RunOptions()
+    check_device(options.device)
+    if recipe.code is not None:
+        recipe = _with_code(recipe, options)
+    asked, chosen = recipe, options_of(recipe)
+    if chosen.method.symmetric:
+        recipe = _in_canonical_order(recipe)
+        chosen = options_of(recipe)
+    opened, staged = open_models(recipe, recipe_models(recipe), lambda nested: build_plan(nested, options))
+    check_counts(recipe, chosen.method)
+    alignment = None
+    warnings = [*recipe.warnings, *chosen.warnings]
+    used = {ref: opened[ref] for ref in recipe_models(recipe)}
+    tied = find_ties(used)
+    if recipe.tokenizer is not None:
+        opened, tied, alignment = align(recipe.tokenizer, opened, tied, recipe.base, staged)
+        used = {ref: opened[ref] for ref in used}
+        warnings += alignment.warnings
+    problems: list[InputError] = []
+    chat_template = _chat_template(recipe, used, staged, problems)
+    excluded: list[str] = []
+    stacks: list[StackedLayers] = []
+    # Ids of tokens in a config belong to the vocabulary, so the files come from where that comes from.
+    first = recipe_models(asked if alignment is None else recipe)[0]
+    modules = owners(recipe, used, excluder(recipe.exclude), warnings, problems)
+    found = list(places(recipe, Models(used, tied), modules, problems, excluded, first, stacks))
+    builder = OutputBuilder(recipe, chosen, opened, problems)
+    outputs = [output for place in found for output in builder.outputs(place)]
+    if not outputs and not problems:
+        problems.append(InputError("nothing is left to merge", where=recipe.origin))
+    raise_all(problems)
+    names = [name for place in found for name in (place.name, *place.names)]
+    warnings += filter_warnings(recipe, [*names, *excluded])
+    plan = Plan(
+        asked,
+        chosen.method,
+        opened,
+        outputs,
+        excluded,
+        warnings,
+        compute=torch.float64 if options.float64 or builder.wide else torch.float32,
+        options=options,
+        alignment=alignment,
+        chat_template=chat_template,
+        first=first,
+        tied=frozenset(tied[first]),
+        stacks=stacks,
+        staged=staged,
+    )
+    check_memory(plan)
+    return plan
+
+
+def _chat_template(
+    recipe: Recipe,
+    opened: Mapping[ModelRef, Checkpoint],
+    staged: Mapping[ModelRef, Stage],
+    problems: list[InputError],
+) -> str | None:
+    if recipe.chat_template is None:
+        return None
+    try:
+        own = [_own_template(opened[ref], staged.get(ref)) for ref in opened]
+        return resolve_chat_template(recipe.chat_template, own)
+    except InputError as error:
+        problems.append(error)
+        return None
+
+
+def _own_template(model: Checkpoint, stage: Stage | None) -> str | None:
+    """A model's chat template: the one in its folder, or the one that its stage will have."""
+    if stage is None:
+        return None if model.folder is None else read_chat_template(model.folder)
+    plan = stage.plan
+    if plan.chat_template is not None:
+        return plan.chat_template
+    return _own_template(plan.opened[plan.tokenizer_from], plan.staged.get(plan.tokenizer_from))
+
+
+def _in_canonical_order(recipe: Recipe) -> Recipe:
+    """The recipe with its models by name: listing them in another order changes no weight, buffers included.
+
+    The files that travel are no weights: without a base they are those of the model that is listed first.
+    """
+    modules = tuple(
+        replace(
+            module,
+            slices=tuple(
+                replace(part, sources=tuple(sorted(part.sources, key=lambda source: source.model.text)))
+                for part in module.slices
+            ),
+        )
+        for module in recipe.modules
+    )
+    return replace(recipe, modules=modules)
+
+
+def _with_code(recipe: Recipe, options: RunOptions) -> Recipe:
+    from plait.engine._code import load_method
+
+    return load_method(recipe, allowed=options.allow_code)
