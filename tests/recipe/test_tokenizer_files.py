@@ -98,8 +98,8 @@ def test_a_folder_with_only_a_word_list_goes_through_transformers(tmp_path: Path
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "can't be read as JSON"),
-        ("[]", "not a JSON object"),
+        ("{", "not valid JSON"),
+        ("[]", "not an object"),
         ("{}", "not the file of a tokenizer"),
         ('{"model": {"vocab": {"a": -1}}}', "the token `'a'` has no valid id"),
         ('{"model": {"vocab": {"a": "b"}}}', "the token `'a'` has no valid id"),

@@ -2,7 +2,7 @@
 
 from plait.checkpoint._files import close_idle_files
 from plait.checkpoint._fingerprint import content_hash
-from plait.checkpoint._json import read_json
+from plait.checkpoint._json import read_json, read_text
 from plait.checkpoint._memory import MemoryTensor
 from plait.checkpoint._open import open_checkpoint, open_model
 from plait.checkpoint._reference import exists as is_path
@@ -51,6 +51,7 @@ __all__ = [
     "parse_reference",
     "plan_shards",
     "read_json",
+    "read_text",
     "row_length",
     "save_checkpoint",
     "vocab_size",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,9 +129,15 @@ def _mistyped(raw: Mapping[str, Any], where: str) -> list[InputError]:
         bad = [n for n in numbers if not isinstance(n, int) or n < 1]
         problems += [InputError(f"a rank is {n!r:.40}, and must be at least 1", where=where) for n in bad]
     if isinstance(alphas, dict):
-        bad = [n for n in alphas.values() if not isinstance(n, (int, float))]
-        problems += [InputError(f"an alpha is {n!r:.40}, not a number", where=where) for n in bad]
+        given = [raw.get("lora_alpha", 8), *alphas.values()]
+        bad = [n for n in given if n is not None and not _is_number(n)]
+        problems += [InputError(f"an alpha is {n!r:.40}, not a finite number", where=where) for n in bad]
     return problems
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a number that a float can be; JSON has NaN, infinities and integers of any length."""
+    return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
 
 
 def _broken(pattern: str) -> bool:

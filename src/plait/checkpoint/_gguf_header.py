@@ -19,6 +19,8 @@ _PAGE = 1 << 20
 _SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 _STRING, _ARRAY = 8, 9
 _LARGEST_RANK = 8
+#: What transformers builds as many modules of as the metadata says, whatever tensors there are.
+_REPEATED = (".block_count", ".expert_count")
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ def read_header(file: SourceFile) -> tuple[str, list[TensorInfo]]:
         )
     tensors, pairs = cursor.number("Q"), cursor.number("Q")
     alignment, architecture = 32, b""
+    counts: dict[str, int] = {}
     for _ in range(pairs):
         key, kind = cursor.text(), cursor.number("I")
         value = cursor.skip(kind)
@@ -110,6 +113,8 @@ def read_header(file: SourceFile) -> tuple[str, list[TensorInfo]]:
             alignment = value
         if key == "general.architecture" and isinstance(value, bytes):
             architecture = value
+        if key.endswith(_REPEATED) and isinstance(value, int):
+            counts[key] = value
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
         raise cursor.error(f"its alignment {alignment!r} is not a power of two")
     infos = [_info(cursor) for _ in range(tensors)]
@@ -117,6 +122,10 @@ def read_header(file: SourceFile) -> tuple[str, list[TensorInfo]]:
     found = [TensorInfo(info.name, info.shape, info.kind, data + info.offset) for info in infos]
     if len({info.name for info in found}) != len(found):
         raise cursor.error("the header has a tensor twice")
+    largest = max([len(found), *(size for info in found for size in info.shape)], default=0)
+    for key, count in counts.items():
+        if count > (len(found) if key.endswith(_REPEATED[0]) else largest):
+            raise cursor.error(f"its `{key:.100}` is {count}, and it has {len(found)} tensors")
     return architecture.decode("utf-8", "replace"), found
 
 

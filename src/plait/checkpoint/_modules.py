@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from plait.checkpoint._files import unreadable
+from plait.checkpoint._json import load_json
 from plait.checkpoint._tensor import LazyTensor
 from plait.checkpoint._weights import WeightFile
 from plait.errors import InputError
@@ -31,7 +30,7 @@ def listed_modules(folder: Path) -> list[str]:
         where = entry.get("path") if isinstance(entry, Mapping) else None
         if not isinstance(where, str):
             raise InputError("it is not a list of modules with paths", where=str(path))
-        if not (folder / where).resolve().is_relative_to(folder.resolve()):
+        if "\0" in where or not (folder / where).resolve().is_relative_to(folder.resolve()):
             raise InputError(f"the module {where!r} lies outside of the folder", where=str(path))
         if where not in {"", "."} and _has_weights(folder / where):
             listed.append(Path(where).as_posix())
@@ -45,12 +44,7 @@ def listed_modules(folder: Path) -> list[str]:
 
 
 def _read(path: Path) -> list[Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"this is not valid JSON ({error})", where=str(path)) from error
+    value = load_json(path)
     if not isinstance(value, list):
         raise InputError("it is not a list of modules with paths", where=str(path))
     return value

@@ -28,6 +28,8 @@ from plait.errors import InputError
 
 #: Under these keys training scripts keep the state dict, beside an optimizer's state and the like.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
+#: Bytes of the record that names the order of bytes: `little` or `big`.
+_LONGEST_ORDER = 16
 _CONVERT = "convert it to safetensors where you trust it"
 
 
@@ -84,15 +86,19 @@ def _records(file: SourceFile) -> dict[int, int] | None:
             return None
         with zipfile.ZipFile(file.path) as archive:
             infos = archive.infolist()
-            order = next((archive.read(i) for i in infos if i.filename.endswith("/byteorder")), b"little")
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile, RuntimeError) as error:
+            compressed = any(info.compress_type != zipfile.ZIP_STORED for info in infos)
+            short = (i for i in infos if i.filename.endswith("/byteorder") and i.file_size <= _LONGEST_ORDER)
+            order = b"little" if compressed else next((archive.read(info) for info in short), b"little")
+    except Exception as error:  # a corrupt archive can make the library raise anything
         raise InputError(f"this archive is corrupt ({error})", where=str(file.path)) from error
-    if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
+    if compressed:
         raise InputError("this archive is compressed, and torch.save never does that", where=str(file.path))
     if order.decode("ascii", "replace") != sys.byteorder:
         raise InputError("its bytes are in another order than this machine's", where=str(file.path))
     found: dict[int, int] = {}
     for info in infos:
+        if not 0 <= info.header_offset <= file.size - 30:
+            raise InputError("this archive is corrupt (a record lies outside of it)", where=str(file.path))
         local = file.read(info.header_offset, 30)  # a local header: name and extra field have own lengths
         name, extra = int.from_bytes(local[26:28], "little"), int.from_bytes(local[28:30], "little")
         found[info.header_offset + 30 + name + extra] = info.file_size

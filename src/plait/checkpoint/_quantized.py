@@ -94,7 +94,10 @@ def _scale_of(name: str, tensors: Mapping[str, LazyTensor]) -> str | None:
 def _apply(
     checkpoint: Checkpoint, scales: Mapping[str, str], method: str | None, said: Mapping[str, Any]
 ) -> dict[str, LazyTensor]:
-    size = said.get("weight_block_size") or _group_block(said) or (128, 128)
+    size = said.get("weight_block_size") or _group_block(said) or [128, 128]
+    if not isinstance(size, list):
+        what = f"its config says {size!r:.80} where a block's rows and columns belong"
+        raise InputError(what, where=checkpoint.reference)
     named = checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")
     dtype = _DTYPES.get(str(named), torch.bfloat16)
     modules = {name.rpartition(".")[0] for name in scales}

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from plait.cli._interrupt import Interrupted, check_interrupt, prompt_end
+from plait.cli._show import printable
 from plait.errors import PlaitError
 
 #: Mistakes of the machine or its user, not of plait.
@@ -71,7 +72,7 @@ def _status(words: list[str]) -> int:
         _tell_usage(error)
         return 2
     except PlaitError as error:
-        print(f"plait: {error}", file=sys.stderr)
+        print(f"plait: {printable(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # Who read the output (`head`, say) has enough; nothing more may be flushed there.
@@ -79,13 +80,13 @@ def _status(words: list[str]) -> int:
         return 0
     except _OUTSIDE as error:
         what = "not enough memory" if isinstance(error, MemoryError) else str(error)
-        print(f"plait: {what}", file=sys.stderr)
+        print(f"plait: {printable(what)}", file=sys.stderr)
         return 2
     except Exception as error:
         if os.environ.get("PLAIT_DEBUG"):
             traceback.print_exc()
         print(
-            f"plait: this is a bug in plait: {type(error).__name__}: {error}\n"
+            f"plait: this is a bug in plait: {type(error).__name__}: {printable(str(error))}\n"
             "  please report it with the output of the same command under PLAIT_DEBUG=1",
             file=sys.stderr,
         )
@@ -99,7 +100,7 @@ def _tell_usage(error: Any) -> None:
         error.show()
         return
     what = str(error.format_message()).rstrip(".")
-    print(f"plait: {what[:1].lower()}{what[1:]}\n  hint: {command} --help", file=sys.stderr)
+    print(f"plait: {what[:1].lower()}{printable(what[1:])}\n  hint: {command} --help", file=sys.stderr)
 
 
 def _translated(words: list[str]) -> list[str]:

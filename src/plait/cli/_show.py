@@ -14,6 +14,8 @@ from plait.errors import InputError
 if TYPE_CHECKING:
     from plait.engine import Progress
 
+#: Characters that steer a terminal or turn the direction of what it shows; names of tensors may hold any.
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _UNITS = {
     "": 1,
     "K": 10**3,
@@ -25,6 +27,11 @@ _UNITS = {
     "GI": 2**30,
     "TI": 2**40,
 }
+
+
+def printable(text: str) -> str:
+    """The text with every character that steers a terminal written out as in Python (`\\x1b`)."""
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def parse_size(text: str, option: str) -> int:
@@ -50,13 +57,14 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    # No markup: brackets in names are brackets.
+    console = Console(markup=False, emoji=False)
+    table = Table(title=printable(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
         numbers = all(isinstance(row[index], int | float | None) for row in rows)
         table.add_column(column, overflow="fold", justify="right" if numbers else "left")
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
-    console = Console()
     if not console.is_terminal:  # one line per row, for `grep` and the like
         console.width = max(
             console.measure(table, options=console.options.update(max_width=10_000)).maximum, 1
@@ -67,7 +75,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 def _cell(value: object) -> str:
     if value is None:
         return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
 
 
 @contextmanager
@@ -99,4 +107,4 @@ def progress_bar(label: str, *, quiet: bool) -> Iterator[Callable[[Progress], No
 def warn(messages: Sequence[str]) -> None:
     """Say warnings, each once."""
     for message in dict.fromkeys(messages):
-        print(f"plait: {message}", file=sys.stderr)
+        print(f"plait: {printable(message)}", file=sys.stderr)

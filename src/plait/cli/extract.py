@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from plait.cli._show import print_json
+from plait.cli._show import print_json, printable
 
 
 def extract_lora(
@@ -49,4 +49,4 @@ def extract_lora(
         return
     print(f"{out}: rank {rank}, {len(found['modules'])} modules, {len(found['saved'])} tensors saved whole")
     for left in found["left"]:
-        print(f"left out: {left['name']} ({left['why']})")
+        print(printable(f"left out: {left['name']} ({left['why']})"))

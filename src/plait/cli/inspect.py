@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from plait.cli._show import print_json, print_table
+from plait.cli._show import print_json, print_table, printable
 
 if TYPE_CHECKING:
     from plait.engine import Inspection
@@ -31,7 +31,7 @@ def inspect(
     print_table(model, ["tensor", "shape", "type", "elements", "layer"], rows)
     print(f"{len(found.tensors)} tensors, {found.parameters:,} parameters, {found.bytes / 1e9:.3f} GB")
     for key, value in _facts(found).items():
-        print(f"{key}: {value}")
+        print(f"{key}: {printable(value)}")
 
 
 def _facts(found: Inspection) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from plait.cli._show import print_json
+from plait.cli._show import print_json, printable
 
 
 def verify(
@@ -25,7 +25,7 @@ def verify(
         print_json(report.to_dict())
     else:
         for problem in report.problems:
-            print(problem)
+            print(printable(problem))
         word = "ok" if report.ok else "damaged"
         print(f"{path}: {word} ({report.tensors} tensors, {report.files} other files)")
     return 0 if report.ok else 2

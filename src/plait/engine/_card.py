@@ -11,7 +11,8 @@ import yaml
 
 from plait.checkpoint import Checkpoint, is_hub_id, parse_reference
 from plait.engine._plan import Plan
-from plait.recipe import ModelRef, recipe_to_yaml
+from plait.errors import InputError
+from plait.recipe import ModelRef, parse_yaml, recipe_to_yaml
 
 #: What of the template's own card holds for the merged model as well.
 _KEPT = ("library_name", "pipeline_tag", "language")
@@ -51,12 +52,11 @@ def read_card(folder: Path | None) -> Mapping[str, Any]:
     if folder is None or not (folder / "README.md").is_file():
         return {}
     with (folder / "README.md").open(encoding="utf-8", errors="replace") as file:
-        found = re.match(r"\s*---\s*\n(.*?)\n---", file.read(_LONGEST), re.DOTALL)
+        found = re.match(r"\s*---[ \t]*\n(.*?)\n---", file.read(_LONGEST), re.DOTALL)
     try:
-        front = yaml.safe_load(found[1]) if found else None
-    except yaml.YAMLError:
+        return parse_yaml(found[1], "README.md")[0].data if found else {}
+    except InputError:
         return {}
-    return front if isinstance(front, dict) else {}
 
 
 def _inputs(plan: Plan) -> Iterator[tuple[ModelRef, Checkpoint]]:

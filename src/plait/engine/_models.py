@@ -91,6 +91,13 @@ class Models:
         return self._by_layer[ref, stack].get(index, [])
 
 
+def _told(models: Sequence[str]) -> str:
+    """Who has a tensor: a few of the models."""
+    names = list(dict.fromkeys(models))
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(f"`{name}`" for name in names[:3]) + more + (" have" if len(names) > 1 else " has")
+
+
 def find_ties(opened: Mapping[ModelRef, Checkpoint]) -> dict[ModelRef, dict[str, LazyTensor]]:
     """What each model does not store because another of its tensors stands for it."""
     found = {}
@@ -131,12 +138,15 @@ def place(
     missing = [s.model.text for s, tensor in zip(part.sources, found, strict=True) if tensor is None]
     if base is not None and base_tensor is None:
         missing.insert(0, base.text)
+    having = [s.model.text for s, tensor in zip(part.sources, found, strict=True) if tensor is not None]
+    if base is not None and base_tensor is not None:
+        having.insert(0, base.text)
     there = [tensor for tensor in (*found, base_tensor) if tensor is not None]
     # A buffer of integers is copied from whoever has it first; libraries store some in one version only.
     if any(tensor.dtype.is_floating_point for tensor in there):
         problems.append(
             InputError(
-                f"the tensor `{name}` is missing here, and other models have it",
+                f"the tensor `{name}` is missing here, and {_told(having)} it",
                 where=", ".join(dict.fromkeys(missing)),
                 hint=f"leave it out with `exclude: [{name}]`, or merge models of one architecture",
             )

@@ -201,15 +201,15 @@ def options_of(recipe: Recipe) -> Options:
     """
     owners: dict[str, tuple[str, Part]] = {}
     if isinstance(recipe.method, str):
-        method = get_method(recipe.method)
+        method = get_method(recipe.method, where=recipe.origin)
     elif isinstance(recipe.method, tuple):
-        method, owners = _composed(recipe.method)
+        method, owners = _composed(recipe.method, recipe.origin)
     else:
         method = as_method(recipe.method)
     return Options(recipe, method, owners)
 
 
-def _composed(parts: Sequence[Part]) -> tuple[Method, dict[str, tuple[str, Part]]]:
+def _composed(parts: Sequence[Part], where: str | None) -> tuple[Method, dict[str, tuple[str, Part]]]:
     chosen: dict[str, Any] = {}
     owners: dict[str, tuple[str, Part]] = {}
     tables = {"sparsify": SPARSIFY, "consensus": CONSENSUS}
@@ -218,16 +218,19 @@ def _composed(parts: Sequence[Part]) -> tuple[Method, dict[str, tuple[str, Part]
         if table is not None:
             if part.name not in table:
                 raise InputError(
-                    f"there is no {part.kind} part `{part.name}`", hint=nearest(part.name, table)
+                    f"there is no {part.kind} part `{part.name}`", where=where, hint=nearest(part.name, table)
                 )
             chosen[part.kind] = table[part.name]
             owners.update({option.name: (option.name, part) for option in table[part.name].options})
         elif part.kind == "scale":
             if part.name != "constant":
                 raise InputError(
-                    f"there is no scale part `{part.name}`", hint=nearest(part.name, ["constant"])
+                    f"there is no scale part `{part.name}`",
+                    where=where,
+                    hint=nearest(part.name, ["constant"]),
                 )
             owners["lambda"] = ("factor", part)
         elif part.name != "identity":
-            raise InputError(f"there is no space part `{part.name}`", hint=nearest(part.name, ["identity"]))
+            what = f"there is no space part `{part.name}`"
+            raise InputError(what, where=where, hint=nearest(part.name, ["identity"]))
     return pipeline(**chosen), owners

@@ -50,10 +50,8 @@ class Stacking:
 
     def places(self) -> Iterator[Place | None]:
         """What comes before the layers, the layers, the rest."""
-        wrong = len(self.problems)
-        for part in self.module.slices:
-            self.problems += self._range_problems(part)
-        if len(self.problems) > wrong:
+        self.problems += self._wrong
+        if self._wrong:
             return
         yield from self._outside(self.module.slices[0], before=True)
         start = 0
@@ -67,7 +65,9 @@ class Stacking:
         yield from self._outside(self.module.slices[-1], before=False)
 
     def layers(self, template: ModelRef) -> StackedLayers | None:
-        """The module's output layers; None without any."""
+        """The module's output layers; None without any, or where a range is not one of its model's."""
+        if self._wrong:
+            return None
         prefix = self._stacks.get(self.module.slices[0].sources[0].model)
         ranges = [part.sources[0].layer_range or (0, 0) for part in self.module.slices]
         if prefix is None:
@@ -79,6 +79,11 @@ class Stacking:
     def _stacks(self) -> dict[ModelRef, str | None]:
         """Each model's layers that lie in this module, by their prefix."""
         return {ref: self.models.stack(ref, self.owns) for ref in self.models.opened}
+
+    @cached_property
+    def _wrong(self) -> list[InputError]:
+        """What is wrong with the ranges."""
+        return [problem for part in self.module.slices for problem in self._range_problems(part)]
 
     def _base(self, part: Slice) -> ModelRef | None:
         return part.base or self.recipe.base

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from plait.checkpoint import is_path, parse_reference
+from plait.checkpoint import is_path, parse_reference, read_json
 from plait.engine._limits import RunOptions
 from plait.engine._lock import work_folder
 from plait.engine._plan import Plan
+from plait.engine._verify import LARGEST_PROVENANCE
 from plait.errors import InputError
 
 
@@ -118,10 +118,10 @@ def is_up_to_date(plan: Plan, target: Path) -> bool:
     if not isinstance(plan.recipe.method, str | tuple) and plan.recipe.code is None:
         return False
     try:
-        known = json.loads((target / "plait.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        known = read_json(target / "plait.json", largest=LARGEST_PROVENANCE)
+    except InputError:
         return False
-    if not isinstance(known, dict) or known.get("plan") != plan.digest:
+    if known.get("plan") != plan.digest:
         return False
     sizes: Mapping[str, Any] = {shard.name: shard.size for shard in plan.shards}
     listed = known.get("files")

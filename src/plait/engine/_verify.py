@@ -13,6 +13,8 @@ from plait.checkpoint import open_safetensors, read_json
 from plait.engine._limits import cores
 from plait.errors import InputError
 
+#: Bytes of a `plait.json`, which has some hundreds per tensor.
+LARGEST_PROVENANCE = 1 << 31
 _STEP = 8 << 20
 
 
@@ -61,7 +63,7 @@ def _known(folder: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         what = "there is no plait.json" if folder.is_dir() else "no such folder"
         raise InputError(what, where=where, hint="name a folder that plait wrote")
-    content = read_json(path)
+    content = read_json(path, largest=LARGEST_PROVENANCE)
     for part, inner in (("shards", dict), ("tensors", dict), ("files", str)):
         entries = content.get(part)
         if not isinstance(entries, dict) or not all(isinstance(entry, inner) for entry in entries.values()):

@@ -28,14 +28,14 @@ class Registry(Mapping[str, Method]):
 METHODS = Registry()
 
 
-def get_method(name: str) -> Method:
-    """The method of this name.
+def get_method(name: str, *, where: str | None = None) -> Method:
+    """The method of this name; `where` is the recipe that names it, for the message.
 
     Raises:
         InputError: there is none; the nearest name is suggested.
     """
     if name not in METHODS:
-        raise InputError(f"there is no merge method `{name}`", hint=nearest(name, METHODS))
+        raise InputError(f"there is no merge method `{name}`", where=where, hint=nearest(name, METHODS))
     return METHODS[name]
 
 

@@ -32,6 +32,7 @@ from plait.recipe._tokenizer_files import (
 )
 from plait.recipe._values import Kind, layer_position
 from plait.recipe._vocabulary import AddedToken, Vocabulary
+from plait.recipe._yaml import parse_yaml
 
 __all__ = [
     "CHAT_TEMPLATES",
@@ -64,6 +65,7 @@ __all__ = [
     "filter_warnings",
     "layer_position",
     "load_recipe",
+    "parse_yaml",
     "read_chat_template",
     "read_vocabulary",
     "recipe_models",

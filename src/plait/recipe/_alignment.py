@@ -17,6 +17,9 @@ from plait.recipe._document import quote
 from plait.recipe._schema import ModelRef, Tokenizer, TokenSource
 from plait.recipe._vocabulary import AddedToken, Vocabulary
 
+#: Rows without a token that an embedding may have.
+_MOST_EMPTY = 1 << 16
+
 #: Rows of embeddings, as (position of the model, row in its own embedding).
 Rows = tuple[tuple[int, int], ...]
 
@@ -82,6 +85,10 @@ def align_vocabularies(
     size = max(tokens.values(), default=-1) + 1
     multiple = spec.pad_to_multiple_of or 1
     rows = -(-size // multiple) * multiple
+    if rows - len(tokens) > _MOST_EMPTY:
+        where = "the recipe's tokenizer" if template.folder is None else str(template.folder)
+        what = f"{rows} rows for {len(tokens)} tokens: the ids have gaps, or `pad_to_multiple_of` is large"
+        raise InputError(what, where=where)
     own = [_permutation(vocabularies[model], tokens, rows) for model in models]
     known = np.zeros(rows, dtype=bool)
     known[list(tokens.values())] = True

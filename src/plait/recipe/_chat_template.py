@@ -5,7 +5,6 @@ The named ones are written here from the formats' public descriptions.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -114,25 +113,16 @@ def resolve_chat_template(spec: str | None, templates: Iterable[str | None]) -> 
 
 def read_chat_template(folder: Path) -> str | None:
     """The chat template of the model in a folder, if it has one (its default one, if it has several)."""
+    from plait.checkpoint import read_json, read_text  # here, as it takes torch
+
     text = folder / "chat_template.jinja"
     if text.is_file():
-        try:
-            return text.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"it can't be read: {error}", where=str(text)) from error
+        return read_text(text)
     for name in ("chat_template.json", "tokenizer_config.json"):
         path = folder / name
-        if path.is_file() and (found := _default(_template_in(path))):
+        if path.is_file() and (found := _default(read_json(path).get("chat_template"))):
             return found
     return None
-
-
-def _template_in(path: Path) -> Any:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"it can't be read as JSON: {error}", where=str(path)) from error
-    return data.get("chat_template") if isinstance(data, dict) else None
 
 
 def _default(template: Any) -> str | None:

@@ -7,6 +7,7 @@ Everything is done on tokenizer.json and tokenizer_config.json as JSON. A folder
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +35,8 @@ TOKENIZER_FILES = (
 _CHAT_FILES = ("chat_template.jinja", "chat_template.json")
 _MORE_CHATS = "additional_chat_templates"
 _FLAGS = ("special", "normalized", "lstrip", "rstrip", "single_word")
+#: A key of `added_tokens_decoder`.
+_ROW = re.compile(r"[0-9]{1,9}")
 #: Files that name the tokens as they were; with a changed vocabulary tokenizer.json alone is right.
 _STALE = ("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model")
 
@@ -118,7 +121,8 @@ def _from_json(data: Mapping[str, Any], path: Path) -> tuple[dict[str, int], dic
             vocabulary = {entry[0]: index for index, entry in enumerate(vocabulary)}
         added = {entry["content"]: (entry["id"], _added(entry)) for entry in data.get("added_tokens") or ()}
         tokens = {**vocabulary, **{token: row for token, (row, _) in added.items()}}
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        "".join(tokens).encode()  # every token is text, and no half of a surrogate pair
+    except (KeyError, TypeError, IndexError, AttributeError, UnicodeError) as error:
         raise InputError(
             "this is not the file of a tokenizer that has a vocabulary", where=str(path)
         ) from error
@@ -139,7 +143,7 @@ def _add_configured(path: Path, tokens: dict[str, int], added: dict[str, AddedTo
         return
     for row, entry in decoder.items():
         content = entry.get("content") if isinstance(entry, dict) else None
-        if isinstance(content, str) and row.isdigit() and content not in tokens:
+        if isinstance(content, str) and _ROW.fullmatch(row) and content not in tokens:
             tokens[content], added[content] = int(row), _added(entry)
 
 
@@ -154,7 +158,10 @@ def _transformers(purpose: str) -> Any:
 def _load_slow(folder: Path) -> Any:
     transformers = _transformers("reading a tokenizer without tokenizer.json")
     try:
-        return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        # without the last word, transformers asks on the terminal whether to run a model's own code
+        return transformers.AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:  # whatever a tokenizer's files make transformers raise
         reason = str(error).strip().partition("\n")[0][:200]
         raise InputError(f"no tokenizer can be loaded from it: {reason}", where=str(folder)) from error
@@ -181,7 +188,7 @@ def _config_rows(folder: Path) -> int | None:
     config = _read_json(path) if path.is_file() else {}
     inner = config.get("text_config") or config.get("llm_config")
     for place in (config, inner if isinstance(inner, dict) else {}):
-        if isinstance(place.get("vocab_size"), int):
+        if type(place.get("vocab_size")) is int and place["vocab_size"] >= 0:
             return place["vocab_size"]
     return None
 
@@ -191,7 +198,11 @@ def _rewrite(alignment: Alignment, folder: Path, out: Path) -> None:
     data = _read_json(folder / "tokenizer.json")
     gone = alignment.template.tokens.keys() - alignment.tokens.keys()
     if gone:
-        _remove(data, gone)
+        try:
+            _remove(data, gone)
+        except (TypeError, ValueError, AttributeError) as error:
+            what = "its merges are not pairs of tokens"
+            raise InputError(what, where=str(folder / "tokenizer.json")) from error
     entries = [entry for entry in data.get("added_tokens") or () if entry["content"] not in gone]
     present = {entry["content"] for entry in entries}
     new = {t: i for t, i in alignment.template.added.items() if t in alignment.tokens and t not in present}
@@ -225,7 +236,11 @@ def _rewrite_config(alignment: Alignment, path: Path) -> None:
     if not isinstance(decoder, dict):
         return
     gone = alignment.template.tokens.keys() - alignment.tokens.keys()
-    kept = {row: entry for row, entry in decoder.items() if entry.get("content") not in gone}
+    kept = {
+        row: entry
+        for row, entry in decoder.items()
+        if not isinstance(entry, dict) or entry.get("content") not in gone
+    }
     for token, info in alignment.added.items():
         flags = {flag: getattr(info, flag) for flag in _FLAGS}
         kept[str(alignment.tokens[token])] = {"content": token, **flags}
@@ -242,7 +257,7 @@ def _verify(alignment: Alignment, path: Path) -> None:
         found = tokenizers.Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
     except Exception as error:  # the library raises bare Exception
         raise InputError(
-            f"the tokenizer made for the output can't be loaded: {error}", where=path.name
+            f"the tokenizer made from it can't be loaded: {error}", where=str(alignment.template.folder)
         ) from error
     for token, row in alignment.tokens.items():
         if found.get(token) != row:
@@ -254,14 +269,12 @@ def _verify(alignment: Alignment, path: Path) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"it can't be read as JSON: {error}", where=str(path)) from error
-    if not isinstance(data, dict):
-        raise InputError("it is not a JSON object", where=str(path))
-    return data
+    from plait.checkpoint import read_json  # here, as it takes torch
+
+    return read_json(path)
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    # half a surrogate pair is no text, and JSON has an escape for it
+    text = json.dumps(data, ensure_ascii=False, indent=2) + "\n"
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
