@@ -35,9 +35,9 @@ bench: install $(VENV)/mergekit/.installed
 bench-peer: install $(VENV)/mergekit/.installed
 	$(BIN)/python benchmarks/peer.py --peer $(VENV)/mergekit/bin
 
-# Every moment at which a run can be killed, and how soon Ctrl-C ends each command.
+# Every moment at which a run can be killed, thousands of damaged files, and how soon Ctrl-C ends each command.
 chaos: install
-	PLAIT_CHAOS=1 $(BIN)/python -m pytest -n 2 -m '' tests/engine/test_crash.py
+	PLAIT_CHAOS=1 $(BIN)/python -m pytest -n 2 -m '' tests/engine/test_crash.py tests/engine/test_hostile.py
 	$(BIN)/python benchmarks/interrupt.py
 
 # The peer has requirements of its own, so it gets an environment of its own.

@@ -41,6 +41,20 @@ def test_tensors_of_every_layout_read_back(tmp_path: Path, zipped: bool) -> None
     assert isinstance(opened["rows"], FileTensor) == zipped
 
 
+def test_ranges_of_a_view_are_those_of_the_whole(tmp_path: Path) -> None:
+    view = torch.randn(5, 4, 3).permute(2, 0, 1)
+    opened = open_checkpoint(save(tmp_path, {"w": view}))["w"]
+    flat = view.reshape(-1)
+    for start in range(60):
+        for stop in range(start, 61):
+            assert torch.equal(opened.read_flat(start, stop), flat[start:stop])
+
+
+def test_an_expanded_tensor_is_never_there_as_a_whole(tmp_path: Path) -> None:
+    opened = open_checkpoint(save(tmp_path, {"w": torch.arange(3.0).expand(2**40, 3)}))
+    assert opened["w"].read_flat(3 * 2**39 + 1, 3 * 2**39 + 6).tolist() == [1, 2, 0, 1, 2]
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_shared_tensors_are_tied(tmp_path: Path, zipped: bool) -> None:
     weight = torch.randn(3, 2)

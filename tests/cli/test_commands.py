@@ -117,3 +117,23 @@ def test_an_interrupt_that_a_library_wraps_is_still_an_interrupt():
     command = [sys.executable, "-c", program]
     found = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert (found.returncode, found.stderr.strip()) == (130, "plait: interrupted")
+
+
+def test_names_of_tensors_are_shown_as_they_are_and_steer_no_terminal(tmp_path, capsys):
+    name = "a[/b][red]:smile:\x1b[2Jw"
+    for folder, value in (("c", 0.0), ("d", 1.0)):
+        (tmp_path / folder).mkdir()
+        save_file({name: torch.full((2,), value)}, tmp_path / folder / "model.safetensors")
+    shown = r"a[/b][red]:smile:\x1b[2Jw"
+    assert plait("inspect", tmp_path / "c") == 0
+    assert shown in capsys.readouterr().out
+    assert plait("diff", tmp_path / "c", tmp_path / "d") == 3
+    assert shown in capsys.readouterr().out
+    recipe = tmp_path / "odd.yml"
+    recipe.write_text(f"merge: linear\nmodels: [{tmp_path / 'c'}, {tmp_path / 'a'}]\n")
+    (tmp_path / "a").mkdir()
+    save_file({"w": torch.ones(2)}, tmp_path / "a" / "model.safetensors")
+    assert plait("merge", recipe, tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert shown in said
+    assert "\x1b" not in said

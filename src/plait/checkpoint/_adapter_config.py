@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import gt
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ _OTHER_MEANINGS = {
 }
 #: Initialisations that change the base as well; peft repeats them on loading.
 _BASE_CHANGING = re.compile(r"pissa|olora|corda|loftq|lora_ga")
+
+
+#: Repeats, optional parts, groups, choices and characters that a pattern may have, so that matching it ends.
+_MOST = (3, 8, 8, 32, 1000)
 
 
 @dataclass(frozen=True)
@@ -119,18 +124,24 @@ def _mistyped(raw: Mapping[str, Any], where: str) -> list[InputError]:
         value = raw.get(key)
         if value is not None and (not isinstance(value, types) or isinstance(value, bool)):
             problems.append(InputError(f"`{key}` is {value!r:.80}, a {type(value).__name__}", where=where))
+    tokens = raw.get("trainable_token_indices")
+    rows = tokens.values() if isinstance(tokens, dict) else ()
+    bad = [value for value in rows if not isinstance(value, list)]
+    problems += [InputError(f"tokens are {value!r:.80}, not a list of ids", where=where) for value in bad]
     ranks, alphas = (raw.get(key) or {} for key in ("rank_pattern", "alpha_pattern"))
     patterns = [key for table in (ranks, alphas) if isinstance(table, dict) for key in table]
     problems += [
-        InputError(f"{key!r} is not a regular expression", where=where) for key in patterns if _broken(key)
+        InputError(f"the pattern {key!r:.80} {why}", where=where, hint="write the modules' names out")
+        for key in patterns
+        if (why := _broken(key))
     ]
     if isinstance(ranks, dict):
         numbers = [raw.get("r", 8), *ranks.values()]
         bad = [n for n in numbers if not isinstance(n, int) or n < 1]
         problems += [InputError(f"a rank is {n!r:.40}, and must be at least 1", where=where) for n in bad]
     if isinstance(alphas, dict):
-        given = [raw.get("lora_alpha", 8), *alphas.values()]
-        bad = [n for n in given if n is not None and not _is_number(n)]
+        own = raw.get("lora_alpha")
+        bad = [n for n in (8 if own is None else own, *alphas.values()) if not _is_number(n)]
         problems += [InputError(f"an alpha is {n!r:.40}, not a finite number", where=where) for n in bad]
     return problems
 
@@ -140,12 +151,18 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
 
 
-def _broken(pattern: str) -> bool:
+def _broken(pattern: str) -> str | None:
+    """Why a pattern can't be used; matching some takes longer than anyone lives, and nothing can stop it."""
     try:
         re.compile(pattern)
-    except re.error:
-        return True
-    return False
+    except (re.error, RecursionError, OverflowError):
+        return "is not a regular expression"
+    # escapes and classes stand for one character
+    bare = re.sub(r"\\.|\[\^?\]?[^\]]*\]", "x", pattern, flags=re.DOTALL).replace("(?:", "(")
+    counts = len(re.findall(r"[*+{]", bare)), bare.count("?"), bare.count("("), bare.count("|"), len(bare)
+    if "(?" in bare or re.search(r"\)[*+{]", bare) or any(map(gt, counts, _MOST)):
+        return "repeats a group, or has too many repeats or choices, so matching it may take forever"
+    return None
 
 
 def _typed(raw: Mapping[str, Any]) -> AdapterConfig:

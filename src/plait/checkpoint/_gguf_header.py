@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from plait.checkpoint._files import SourceFile
+from plait.checkpoint._safetensors import LONGEST_NAME
 from plait.checkpoint._tensor import Shape
 from plait.errors import InputError
 
@@ -131,6 +132,8 @@ def read_header(file: SourceFile) -> tuple[str, list[TensorInfo]]:
 
 def _info(cursor: _Cursor) -> TensorInfo:
     name, rank = cursor.text(), cursor.number("I")
+    if len(name) > LONGEST_NAME:
+        raise cursor.error(f"tensor `{name:.100}` has a name of {len(name)} characters")
     if rank > _LARGEST_RANK:
         raise cursor.error(f"tensor `{name:.100}` has {rank} dimensions")
     shape = tuple(cursor.number("Q") for _ in range(rank))[::-1]

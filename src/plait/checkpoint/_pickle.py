@@ -20,7 +20,7 @@ from plait.checkpoint._files import SourceFile, source_file, unreadable
 from plait.checkpoint._fingerprint import edge_fingerprint
 from plait.checkpoint._json import some
 from plait.checkpoint._memory import MemoryTensor
-from plait.checkpoint._safetensors import DTYPE_NAMES, FileTensor
+from plait.checkpoint._safetensors import DTYPE_NAMES, LONGEST_NAME, FileTensor
 from plait.checkpoint._strided import StridedTensor
 from plait.checkpoint._tensor import LazyTensor
 from plait.checkpoint._weights import WeightFile
@@ -121,6 +121,8 @@ def dense_state_dict(value: object, where: str) -> dict[str, Tensor]:
     wrong = [name for name, item in found.items() if not isinstance(item, Tensor)]
     if wrong:
         raise InputError(f"its state dict has entries that are no tensors: {some(wrong)}", where=where)
+    if any(len(name) > LONGEST_NAME for name in found):
+        raise InputError(f"a tensor's name has more than {LONGEST_NAME} characters", where=where)
     odd = [name for name, tensor in found.items() if _is_odd(tensor)]
     if odd:
         text = f"only dense tensors of types that safetensors has can be merged, unlike {some(odd)}"

@@ -26,6 +26,8 @@ from plait.errors import InputError, nearest
 
 #: The format's own bound on a header; a larger length means that this is another kind of file.
 LARGEST_HEADER = 100_000_000
+#: Characters of a tensor's name; finding layers takes the square of it.
+LONGEST_NAME = 1024
 _LARGEST_RANK = 64
 _LARGEST_NUMEL = 2**63
 _KEYS = {"dtype", "shape", "data_offsets"}
@@ -214,6 +216,8 @@ def _metadata(pairs: object, where: str) -> dict[str, str]:
 
 def _entry(name: str, pairs: object, path: Path) -> _Span:
     """One tensor's entry, checked by itself: types, signs, size against shape and dtype."""
+    if len(name) > LONGEST_NAME:
+        raise _bad(path, name, f"its name has {len(name)} characters, and at most {LONGEST_NAME} are read")
     entry = dict(pairs) if isinstance(pairs, tuple) else {}
     if len(entry) != 3 or len(cast(tuple[object], pairs)) != 3 or entry.keys() != _KEYS:
         raise _bad(path, name, f"its header entry is {pairs!r:.100}, not one dtype, shape and data_offsets")

@@ -54,7 +54,7 @@ def read_card(folder: Path | None) -> Mapping[str, Any]:
     with (folder / "README.md").open(encoding="utf-8", errors="replace") as file:
         found = re.match(r"\s*---[ \t]*\n(.*?)\n---", file.read(_LONGEST), re.DOTALL)
     try:
-        return parse_yaml(found[1], "README.md")[0].data if found else {}
+        return parse_yaml(found[1], "README.md", most=_LONGEST)[0].data if found else {}
     except InputError:
         return {}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -121,11 +121,11 @@ def _from_json(data: Mapping[str, Any], path: Path) -> tuple[dict[str, int], dic
             vocabulary = {entry[0]: index for index, entry in enumerate(vocabulary)}
         added = {entry["content"]: (entry["id"], _added(entry)) for entry in data.get("added_tokens") or ()}
         tokens = {**vocabulary, **{token: row for token, (row, _) in added.items()}}
-        "".join(tokens).encode()  # every token is text, and no half of a surrogate pair
-    except (KeyError, TypeError, IndexError, AttributeError, UnicodeError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise InputError(
             "this is not the file of a tokenizer that has a vocabulary", where=str(path)
         ) from error
+    _check_text(tokens, path)
     wrong = [token for token, row in tokens.items() if type(row) is not int or row < 0]
     if wrong:
         raise InputError(f"the token {quote(wrong[0])} has no valid id", where=str(path))
@@ -145,6 +145,15 @@ def _add_configured(path: Path, tokens: dict[str, int], added: dict[str, AddedTo
         content = entry.get("content") if isinstance(entry, dict) else None
         if isinstance(content, str) and _ROW.fullmatch(row) and content not in tokens:
             tokens[content], added[content] = int(row), _added(entry)
+    _check_text(tokens, path)
+
+
+def _check_text(tokens: Iterable[str], path: Path) -> None:
+    """Refuse a token that is no text, or half of a surrogate pair, which no file can hold."""
+    try:
+        "".join(tokens).encode("utf-8")
+    except (TypeError, UnicodeError) as error:
+        raise InputError("a token in it is no text", where=str(path)) from error
 
 
 def _transformers(purpose: str) -> Any:

@@ -91,8 +91,8 @@ def read_yaml(path: Path) -> list[YamlDocument]:
     return parse_yaml(text, str(path))
 
 
-def parse_yaml(text: str, where: str) -> list[YamlDocument]:
-    """All documents of a text; `where` names it in messages.
+def parse_yaml(text: str, where: str, *, most: int = LARGEST_EXPANSION) -> list[YamlDocument]:
+    """All documents of a text; `where` names it in messages, and aliases expand to `most` values at most.
 
     Raises:
         InputError: it is not plain, well-formed YAML whose documents are mappings.
@@ -100,7 +100,7 @@ def parse_yaml(text: str, where: str) -> list[YamlDocument]:
     if len(text) > LARGEST_TEXT:
         raise InputError(f"a recipe has at most {LARGEST_TEXT} characters", where=where)
     try:
-        documents = [_document(node, where) for node in _nodes(text) if not _is_empty(node)]
+        documents = [_document(node, where, most) for node in _nodes(text) if not _is_empty(node)]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{where}:{mark.line + 1}" if mark else where
@@ -122,27 +122,27 @@ def _is_empty(node: yaml.Node) -> bool:
     return isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null") and not node.value
 
 
-def _document(node: yaml.Node, where: str) -> YamlDocument:
+def _document(node: yaml.Node, where: str, most: int) -> YamlDocument:
     if not isinstance(node, yaml.MappingNode):
         place = f"{where}:{node.start_mark.line + 1}"
         raise InputError("a recipe is a mapping of keys to values, and this is not one", where=place)
-    builder = _Builder(where)
+    builder = _Builder(where, most)
     return YamlDocument(builder.build(node, ()), where, builder.lines)
 
 
 class _Builder:
     """Turns nodes into plain values, counting what aliases expand to."""
 
-    def __init__(self, where: str) -> None:
-        self.where = where
+    def __init__(self, where: str, most: int) -> None:
+        self.where, self._most = where, most
         self.lines: dict[KeyPath, int] = {}
         self._count = 0
         self._scalars = yaml.SafeLoader("")
 
     def build(self, node: yaml.Node, path: KeyPath) -> Any:
         self._count += 1
-        if self._count > LARGEST_EXPANSION:
-            raise self._refuse(node, f"its aliases expand to more than {LARGEST_EXPANSION} values")
+        if self._count > self._most:
+            raise self._refuse(node, f"its aliases expand to more than {self._most} values")
         if len(path) > DEEPEST:
             raise self._refuse(
                 node, f"it is nested deeper than {DEEPEST} levels (or an alias contains itself)"
