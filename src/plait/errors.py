@@ -83,3 +83,11 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     if close:
         return f"did you mean `{close[0]}`?"
     return "valid: " + ", ".join(f"`{option}`" for option in options) if options else "none is valid here"
+
+
+def size(count: int) -> str:
+    """A number of bytes for people: `2.4 MB`, in powers of ten."""
+    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= scale:
+            return f"{count / scale:.{2 if unit == 'GB' else 1}f} {unit}"
+    return f"{count} bytes"

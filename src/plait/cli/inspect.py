@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from plait.cli._show import print_json, print_table, printable
+from plait.errors import size
 
 if TYPE_CHECKING:
     from plait.engine import Inspection
@@ -29,7 +30,7 @@ def inspect(
         return
     rows = [[t.name, list(t.shape), t.dtype, t.parameters, t.layer] for t in found.tensors]
     print_table(model, ["tensor", "shape", "type", "elements", "layer"], rows)
-    print(f"{len(found.tensors)} tensors, {found.parameters:,} parameters, {found.bytes / 1e9:.3f} GB")
+    print(f"{len(found.tensors)} tensors, {found.parameters:,} parameters, {size(found.bytes)}")
     for key, value in _facts(found).items():
         print(f"{key}: {printable(value)}")
 

@@ -8,7 +8,7 @@ import torch
 
 from plait.engine._limits import memory_budget
 from plait.engine._plan import Plan
-from plait.errors import InputError, raise_all
+from plait.errors import InputError, raise_all, size
 from plait.methods import Method
 from plait.recipe import ModelRef, Recipe, Slice
 
@@ -82,7 +82,7 @@ def check_memory(plan: Plan) -> None:
             problems.append(
                 InputError(
                     f"`{plan.method.name}` must hold the tensor `{output.name}` whole: "
-                    f"{needed / 1e9:.2f} GB, and the budget is {budget / 1e9:.2f} GB",
+                    f"{size(needed)}, and the budget is {size(budget)}",
                     hint="raise --memory",
                 )
             )

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from plait.engine._function import as_method
 from plait.errors import InputError
+from plait.methods import Method
 from plait.recipe import Recipe
 
 
@@ -34,5 +35,9 @@ def load_method(recipe: Recipe, *, allowed: bool) -> Recipe:
     found = getattr(module, recipe.method, None)
     if found is None:
         raise InputError(f"it does not define `{recipe.method}`", where=str(path))
+    if not callable(found) and not isinstance(found, Method):
+        raise InputError(
+            f"its `{recipe.method}` is a {type(found).__name__}, not a function", where=str(path)
+        )
     method = as_method(found)
     return replace(recipe, method=replace(method, name=recipe.method), code=path)

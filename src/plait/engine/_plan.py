@@ -16,6 +16,7 @@ from plait.engine._layout import lay_out
 from plait.engine._limits import RunOptions, cores, memory_budget
 from plait.engine._stacked import StackedLayers
 from plait.engine._stage import Stage
+from plait.errors import size
 from plait.methods import Method, Settings
 from plait.recipe import Alignment, ModelRef, Recipe
 
@@ -177,9 +178,9 @@ class Plan:
             [
                 f"{self.method.name} ({self.conventions} conventions), {len(self.opened)} models",
                 f"{merged} tensors merged, {copied} copied, {len(self.excluded)} excluded",
-                f"reads {self.bytes_read / 1e9:.3f} GB ({self.passes} passes), "
-                f"writes {self.bytes_written / 1e9:.3f} GB in {len(self.shards)} files",
-                f"memory {memory_budget(self.options.memory) / 1e9:.2f} GB, "
+                f"reads {size(self.bytes_read)} ({self.passes} {'passes' if self.passes > 1 else 'pass'}), "
+                f"writes {size(self.bytes_written)} in {len(self.shards)} files",
+                f"memory {size(memory_budget(self.options.memory))}, "
                 f"{self.options.threads or cores()} threads",
             ]
         )

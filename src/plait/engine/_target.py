@@ -13,7 +13,7 @@ from plait.engine._limits import RunOptions
 from plait.engine._lock import work_folder
 from plait.engine._plan import Plan
 from plait.engine._verify import LARGEST_PROVENANCE
-from plait.errors import InputError
+from plait.errors import InputError, size
 
 
 def find_target(out: str | os.PathLike[str]) -> Path:
@@ -77,9 +77,8 @@ def check_target(plan: Plan, target: Path, options: RunOptions) -> None:
     held = _allocated(work_folder(target)) if options.resume else 0
     needed = _needed(plan)
     if needed > free + held:
-        raise InputError(
-            f"the output takes {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free", where=str(parent)
-        )
+        what = f"the output takes {size(needed)}, and {size(free)} are free"
+        raise InputError(what, where=str(parent), hint="make room, or choose another disk")
 
 
 def _needed(plan: Plan) -> int:

@@ -34,6 +34,9 @@ def get_method(name: str, *, where: str | None = None) -> Method:
     Raises:
         InputError: there is none; the nearest name is suggested.
     """
+    if name not in METHODS and name in _broken():
+        what, value = _broken()[name]
+        raise InputError(f"the method `{name}` can't be loaded: {what}", where=value)
     if name not in METHODS:
         raise InputError(f"there is no merge method `{name}`", where=where, hint=nearest(name, METHODS))
     return METHODS[name]
@@ -48,11 +51,29 @@ def _all() -> dict[str, Method]:
         loaded = importlib.import_module(f"plait.methods.{module.name}")
         methods = getattr(loaded, "METHODS", None) or (loaded.METHOD,)
         found.update({method.name: method for method in methods})
-    for point in entry_points(group="plait.methods"):
-        method = point.load()
-        if not isinstance(method, Method):
-            raise InputError(f"the entry point `{point.name}` is not a plait Method", where=point.value)
+    for method, value in _from_packages()[0]:
         if method.name in found:
-            raise InputError(f"the method `{method.name}` exists already", where=point.value)
+            raise InputError(f"the method `{method.name}` exists already", where=value)
         found[method.name] = method
     return dict(sorted(found.items()))
+
+
+def _broken() -> dict[str, tuple[str, str]]:
+    """Name of an entry point → what is wrong with it, and where; it must not stop other methods."""
+    return _from_packages()[1]
+
+
+@cache
+def _from_packages() -> tuple[list[tuple[Method, str]], dict[str, tuple[str, str]]]:
+    methods, broken = [], {}
+    for point in entry_points(group="plait.methods"):
+        try:
+            method = point.load()
+        except Exception as error:  # whatever the package's code raises
+            broken[point.name] = f"{type(error).__name__}: {error}", point.value
+            continue
+        if isinstance(method, Method):
+            methods.append((method, point.value))
+        else:
+            broken[point.name] = f"it is a {type(method).__name__}, not a `plait.methods.Method`", point.value
+    return methods, broken
