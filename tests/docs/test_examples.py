@@ -40,8 +40,8 @@ def test_examples_run_in_the_order_of_their_page(page, models, tmp_path, monkeyp
             ) from error
         output = "".join(capfd.readouterr())
         if example.language == "toml":
-            _registry._all.cache_clear()
-    _registry._all.cache_clear()
+            _registry._read.cache_clear()
+    _registry._read.cache_clear()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

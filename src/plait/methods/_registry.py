@@ -12,17 +12,21 @@ from plait.errors import InputError, nearest
 from plait.methods._spec import Method
 
 
+#: Name of an entry point → what is wrong with it, and where.
+Broken = dict[str, tuple[str, str]]
+
+
 class Registry(Mapping[str, Method]):
     """Name → method, read on first use."""
 
     def __getitem__(self, name: str) -> Method:
-        return _all()[name]
+        return _read()[0][name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_all())
+        return iter(_read()[0])
 
     def __len__(self) -> int:
-        return len(_all())
+        return len(_read()[0])
 
 
 METHODS = Registry()
@@ -34,8 +38,9 @@ def get_method(name: str, *, where: str | None = None) -> Method:
     Raises:
         InputError: there is none; the nearest name is suggested.
     """
-    if name not in METHODS and name in _broken():
-        what, value = _broken()[name]
+    broken = _read()[1]
+    if name not in METHODS and name in broken:
+        what, value = broken[name]
         raise InputError(f"the method `{name}` can't be loaded: {what}", where=value)
     if name not in METHODS:
         raise InputError(f"there is no merge method `{name}`", where=where, hint=nearest(name, METHODS))
@@ -43,7 +48,8 @@ def get_method(name: str, *, where: str | None = None) -> Method:
 
 
 @cache
-def _all() -> dict[str, Method]:
+def _read() -> tuple[dict[str, Method], Broken]:
+    """plait's own methods and those of installed packages; and what of these can't be loaded."""
     found: dict[str, Method] = {}
     for module in pkgutil.iter_modules(__import__("plait.methods", fromlist=["x"]).__path__):
         if module.name.startswith("_"):
@@ -51,20 +57,16 @@ def _all() -> dict[str, Method]:
         loaded = importlib.import_module(f"plait.methods.{module.name}")
         methods = getattr(loaded, "METHODS", None) or (loaded.METHOD,)
         found.update({method.name: method for method in methods})
-    for method, value in _from_packages()[0]:
+    others, broken = _from_packages()
+    for method, value in others:
         if method.name in found:
             raise InputError(f"the method `{method.name}` exists already", where=value)
         found[method.name] = method
-    return dict(sorted(found.items()))
+    return dict(sorted(found.items())), broken
 
 
-def _broken() -> dict[str, tuple[str, str]]:
-    """Name of an entry point → what is wrong with it, and where; it must not stop other methods."""
-    return _from_packages()[1]
-
-
-@cache
-def _from_packages() -> tuple[list[tuple[Method, str]], dict[str, tuple[str, str]]]:
+def _from_packages() -> tuple[list[tuple[Method, str]], Broken]:
+    """Each package's method with where it is; one that fails must not stop the others."""
     methods, broken = [], {}
     for point in entry_points(group="plait.methods"):
         try:
