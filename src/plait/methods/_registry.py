@@ -11,7 +11,6 @@ from importlib.metadata import entry_points
 from plait.errors import InputError, nearest
 from plait.methods._spec import Method
 
-
 #: Name of an entry point → what is wrong with it, and where.
 Broken = dict[str, tuple[str, str]]
 
