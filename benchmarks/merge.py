@@ -217,7 +217,13 @@ def planning() -> list[dict[str, Any]]:
         name: measure([sys.executable, __file__, "--plan", json.dumps(parameters)])
         for name, parameters in tasks.items()
     }
-    return [{"task": name, "seconds": float(u.output.splitlines()[-1])} for name, u in used.items()]
+    rows = [{"task": name, "seconds": float(u.output.splitlines()[-1])} for name, u in used.items()]
+    started = time.perf_counter()
+    total = 0
+    for number in range(10_000_000):
+        total += number
+    # how fast Python is just now, as a shared machine's speed changes by a factor of two
+    return [*rows, {"task": "10,000,000 additions in Python", "seconds": time.perf_counter() - started}]
 
 
 def plan_worker(parameters: dict[str, Any]) -> float:
