@@ -1,0 +1,42 @@
+"""What a backend is: it takes steps of its members, and gives their states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plait.fleet._trainee import State, Trainee
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What one step of each member gave, `(members,)` each.
+
+    Args:
+        loss: mean over the step's examples, before the step.
+        norm: of the gradient, before clipping.
+        taken: False where loss or gradient is not finite; such a member keeps its weights.
+    """
+
+    loss: NDArray[np.float64]
+    norm: NDArray[np.float64]
+    taken: NDArray[np.bool_]
+
+
+class Backend(Protocol):
+    """Trains some members. Made from trainees and states; who leaves or joins, it is made anew."""
+
+    name: str
+    trainees: Sequence[Trainee]
+
+    def step(self) -> Steps:
+        """The next step of every member; the fleet counts them."""
+        ...
+
+    def state(self, index: int) -> State:
+        """A member's state; a copy."""
+        ...

@@ -1,0 +1,86 @@
+"""The micro-batches of stacked members as one stack, or as one batch where all see the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from plait.fleet._trainee import Trainee
+from plait.tasks import Batch, Columns, Examples, Subset
+
+#: Lengths of sequences are filled up to a multiple of this, so that few shapes come up.
+_LENGTHS = 16
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Batches of all members.
+
+    Args:
+        batch: name → `(members, rows, …)`, or `(rows, …)` if shared.
+        rows: `(members, rows)`: 1 for an example, 0 for what fills up; None if nothing does.
+        shared: whether all members see one batch.
+    """
+
+    batch: Batch
+    rows: Tensor | None
+    shared: bool
+
+
+def gather(trainees: Sequence[Trainee], micro_batch: int, device: torch.device) -> Stack:
+    """The next micro-batch of every member."""
+    chosen = [t.rows(micro_batch) for t in trainees]
+    first = trainees[0].examples
+    if all(t.examples is first for t in trainees) and all(
+        np.array_equal(rows, chosen[0]) for rows in chosen[1:]
+    ):
+        batch = first.batch(chosen[0])  # type: ignore[arg-type]
+        return Stack({name: t.to(device) for name, t in batch.items()}, None, True)
+    longest = max(len(rows) for rows in chosen)
+    counts = np.array([len(rows) for rows in chosen])
+    # What fills up repeats a member's first example: numbers of its own kind, with weight 0.
+    filled = [np.concatenate([rows, np.repeat(rows[:1], longest - len(rows))]) for rows in chosen]
+    batch = _stacked([t.examples for t in trainees], filled)
+    rows = None
+    if (counts < longest).any():
+        rows = torch.from_numpy((np.arange(longest) < counts[:, None]).astype(np.float32)).to(device)
+    return Stack({name: t.to(device) for name, t in batch.items()}, rows, False)
+
+
+def _stacked(examples: Sequence[Examples], rows: Sequence[NDArray[np.int64]]) -> Batch:
+    """One gather if all rows lie in one table; a stack of batches otherwise."""
+    tables = {id(e.whole) if isinstance(e, Subset) else id(e) for e in examples}
+    table = examples[0].whole if isinstance(examples[0], Subset) else examples[0]
+    if len(tables) == 1 and isinstance(table, Columns):
+        places = [e.rows[r] if isinstance(e, Subset) else r for e, r in zip(examples, rows, strict=True)]
+        index = torch.from_numpy(np.concatenate(places))
+        shape = (len(rows), len(rows[0]))
+        return {n: c.index_select(0, index).unflatten(0, shape) for n, c in table.columns.items()}
+    batches = [e.batch(r) for e, r in zip(examples, rows, strict=True)]  # type: ignore[arg-type]
+    return {name: _filled([b[name] for b in batches], fill(examples[0], name)) for name in batches[0]}
+
+
+def fill(examples: Examples, name: str) -> int:
+    """What fills up sequences of a column."""
+    inner = examples.whole if isinstance(examples, Subset) else examples
+    return getattr(inner, "padding", {}).get(name, 0)
+
+
+def _filled(tensors: Sequence[Tensor], value: int) -> Tensor:
+    """Tensors stacked; those with shorter sequences are filled up on the right."""
+    if tensors[0].dim() < 2 or all(t.shape == tensors[0].shape for t in tensors):
+        return torch.stack(list(tensors))
+    return torch.stack([lengthened(t, max(t.shape[1] for t in tensors), value) for t in tensors])
+
+
+def lengthened(tensor: Tensor, length: int, value: int) -> Tensor:
+    """`(rows, …)` with its second dimension filled up to a length, rounded up to one of few."""
+    length = -(-length // _LENGTHS) * _LENGTHS
+    missing = length - tensor.shape[1]
+    return F.pad(tensor, [*[0, 0] * (tensor.dim() - 2), 0, missing], value=value) if missing else tensor

@@ -1,0 +1,164 @@
+"""A member of a fleet: a name, where it starts, what it learns from, how, and its seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from plait.errors import InputError, nearest
+from plait.tasks import Task
+
+Schedule = Callable[[int, int], float]
+
+
+@dataclass(frozen=True)
+class After:
+    """Starts from what another member has become, once that is finished."""
+
+    member: str
+
+
+#: A module (copied), something that makes one (called under the member's seed), a checkpoint for the fleet's
+#: own model, or another member.
+Start = nn.Module | Callable[[], nn.Module] | str | Path | After
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One of the models that a fleet trains.
+
+    Args:
+        name: its own in the fleet.
+        task: what it learns; a task, or the name of one of the fleet's.
+        start: where its weights come from; the fleet's `model` if None.
+        optimizer: `adamw` (Loshchilov & Hutter, arXiv:1711.05101) or `sgd`; both as in PyTorch.
+        lr, weight_decay, betas, eps, momentum, nesterov: as in PyTorch.
+        decay: which parameters decay: `all`, or `matrices` (two dimensions and more) as with transformers.
+        schedule: `constant`, `linear` or `cosine` (to 0), or a function of (step, steps) that gives a factor.
+        warmup: steps over which the learning rate rises from 0; a share of all steps below 1.
+        clip: largest norm of the gradient over all of the member's parameters; None for no limit.
+        batch_size: examples in a micro-batch.
+        accumulate: micro-batches in a step.
+        steps, epochs: how long; one of the two.
+        drop_last: whether an epoch leaves out its last, smaller batch.
+        seed: of its data's order, its dropout and its start.
+        data_seed: of its data's order alone; members with one task, batch size and data seed share batches.
+        evaluate_every: steps between validations; 0 for none but the last.
+        lora: for the adapters' backend, PEFT's `LoraConfig` (rank, alpha, targets, dropout).
+    """
+
+    name: str
+    task: Task | str | None = None
+    start: Start | None = None
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    decay: Literal["all", "matrices"] = "all"
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    momentum: float = 0.0
+    nesterov: bool = False
+    schedule: Literal["constant", "linear", "cosine"] | Schedule = "constant"
+    warmup: float = 0
+    clip: float | None = None
+    batch_size: int = 32
+    accumulate: int = 1
+    steps: int | None = None
+    epochs: float | None = None
+    drop_last: bool = False
+    seed: int = 0
+    data_seed: int | None = None
+    evaluate_every: int = 0
+    lora: Any = None
+
+    def __post_init__(self) -> None:
+        for problem in _problems(self):
+            raise problem
+
+    def length(self, examples: int) -> int:
+        """How many steps it takes, for so many examples."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(math.ceil(self.epochs * self.batches(examples) / self.accumulate), 1)
+
+    def batches(self, examples: int) -> int:
+        """Micro-batches in an epoch of so many examples."""
+        whole = examples // self.batch_size
+        return max(whole, 1) if self.drop_last else math.ceil(examples / self.batch_size)
+
+    def learning_rate(self, step: int, steps: int) -> float:
+        """The learning rate of step 0, 1, … of so many."""
+        warmup = self.warmup * steps if 0 < self.warmup < 1 else self.warmup
+        if step < warmup:
+            return self.lr * (step + 1) / (warmup + 1)
+        if callable(self.schedule):
+            return self.lr * self.schedule(step, steps)
+        done = (step - warmup) / max(steps - warmup, 1)
+        factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
+        return self.lr * factor[self.schedule]
+
+
+def _problems(member: Member) -> list[InputError]:
+    where = f"member `{member.name}`"
+    bounds: dict[str, tuple[float, float]] = {
+        "lr": (0, math.inf),
+        "weight_decay": (0, math.inf),
+        "eps": (0, math.inf),
+        "momentum": (0, 1),
+        "warmup": (0, math.inf),
+        "batch_size": (1, math.inf),
+        "accumulate": (1, math.inf),
+        "evaluate_every": (0, math.inf),
+    }
+    found = []
+    for name, (low, high) in bounds.items():
+        value = getattr(member, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            found.append(
+                InputError(f"`{name}` is {value!r}", where=where, hint=f"it goes from {low:g} to {high:g}")
+            )
+    if not all(0 <= beta < 1 for beta in member.betas):
+        found.append(
+            InputError(f"`betas` are {member.betas}", where=where, hint="both lie from 0 to below 1")
+        )
+    if member.clip is not None and not member.clip > 0:
+        found.append(InputError(f"`clip` is {member.clip}", where=where, hint="give a norm above 0, or None"))
+    if (member.steps is None) == (member.epochs is None):
+        found.append(InputError("give `steps` or `epochs`", where=where, hint="one of the two says how long"))
+    for name in ("steps", "epochs"):
+        value = getattr(member, name)
+        if value is not None and value <= 0:
+            found.append(InputError(f"`{name}` is {value}", where=where, hint="give a number above 0"))
+    choices = {
+        "optimizer": ("adamw", "sgd"),
+        "decay": ("all", "matrices"),
+        "schedule": ("constant", "linear", "cosine"),
+    }
+    for name, valid in choices.items():
+        value = getattr(member, name)
+        if value not in valid and not (name == "schedule" and callable(value)):
+            found.append(InputError(f"`{name}` is `{value}`", where=where, hint=nearest(str(value), valid)))
+    return found
+
+
+def described(member: Member) -> dict[str, Any]:
+    """A member's settings as plain values, for records and fingerprints."""
+    plain = {}
+    for entry in fields(member):
+        value = getattr(member, entry.name)
+        if isinstance(value, Task):
+            value = value.name
+        elif callable(value):
+            value = getattr(value, "__qualname__", type(value).__name__)
+        elif entry.name == "lora" and value is not None:
+            value = {k: sorted(v) if isinstance(v, set) else v for k, v in value.to_dict().items()}
+        elif isinstance(value, After | Path | tuple):
+            value = list(value) if isinstance(value, tuple) else str(value)
+        plain[entry.name] = value
+    return plain

@@ -1,0 +1,97 @@
+"""The forward and backward pass of one member, and of all at once by vmap."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+
+from plait.errors import InputError
+from plait.fleet._batches import Stack
+from plait.fleet._dropout import dropout
+from plait.fleet._trainee import Tensors, Trainee
+from plait.tasks import Batch
+
+#: Gradients of the sum of losses, that sum, the sum of weights, and buffers afterwards; `(members, …)` each.
+Found = tuple[list[Tensor], Tensor, Tensor, Tensors]
+
+
+class Pass:
+    """What one step computes for stacked members: a pure function of tensors.
+
+    Args:
+        trainees: the members; the first one's network, loss and meeting serve all.
+        device: where it runs.
+    """
+
+    def __init__(self, trainees: Sequence[Trainee], device: torch.device) -> None:
+        first = trainees[0]
+        self.task = first.task
+        self.network = copy.deepcopy(first.network).to(device)
+        self.network.train()
+        counts = [_outputs(t) for t in trainees]
+        #: `(members, classes)`: which outputs a member's head has, if they differ.
+        self.classes: Tensor | None = None
+        if len(set(counts)) > 1:
+            widest = torch.arange(max(counts), device=device)
+            self.classes = widest < torch.tensor(counts, device=device).unsqueeze(1)
+            self.network.head = _wider(self.network.head, max(counts))
+        #: Whether the network drops anything; True until it has run.
+        self.drops = True
+
+    def __call__(
+        self, parameters: Tensors, frozen: Tensors, buffers: Tensors, stack: Stack, keys: Tensor
+    ) -> Found:
+        """One pass of every member."""
+
+        def one(
+            own: Tensors, fixed: Tensors, held: Tensors, batch: Batch, rows: Any, key: Tensor, classes: Any
+        ) -> Any:
+            def total(trained: Tensors) -> tuple[Tensor, tuple[Tensor, Tensors]]:
+                return self._total({**fixed, **trained}, held, batch, rows, key, classes)
+
+            gradients, (loss, (weight, after)) = grad_and_value(total, has_aux=True)(own)
+            return list(gradients.values()), loss, weight, after
+
+        every = (0, 0, 0, None if stack.shared else 0, _dim(stack.rows), 0, _dim(self.classes))
+        return vmap(one, in_dims=every)(
+            parameters, frozen, buffers, stack.batch, stack.rows, keys, self.classes
+        )
+
+    def _total(
+        self, weights: Tensors, buffers: Tensors, batch: Batch, rows: Any, key: Tensor, classes: Any
+    ) -> tuple[Tensor, tuple[Tensor, Tensors]]:
+        """The sum of losses of one member; networks that change buffers change copies."""
+        after = {name: buffer.clone() for name, buffer in buffers.items()}
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return functional_call(self.network, {**weights, **after}, args, kwargs)
+
+        with dropout(key, plain_attention=True) as mode:
+            outputs = self.task.outputs(call, batch)
+        self.drops = mode.calls > 0
+        if classes is not None:
+            outputs = outputs.masked_fill(~classes, -torch.inf)
+        values, counts = self.task.loss(outputs, batch)
+        if rows is not None:
+            values, counts = values * rows.to(values.dtype), counts * rows.to(counts.dtype)
+        return values.sum(), (counts.sum(), after)
+
+
+def _dim(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else 0
+
+
+def _outputs(trainee: Trainee) -> int:
+    head: Any = trainee.task.head
+    return head.out_features if isinstance(head, nn.Linear) else 0
+
+
+def _wider(head: Any, outputs: int) -> nn.Linear:
+    if not isinstance(head, nn.Linear):
+        raise InputError("heads of unequal size can be stacked only if they are linear")
+    return nn.Linear(head.in_features, outputs, bias=head.bias is not None, device=head.weight.device)

@@ -1,0 +1,148 @@
+"""Members of one architecture, stacked: one vmapped forward and backward pass, one vectorised optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plait.fleet._backend import Steps
+from plait.fleet._batches import gather
+from plait.fleet._capture import Captured
+from plait.fleet._dropout import step_key
+from plait.fleet._pass import Pass
+from plait.fleet._trainee import State, Tensors, Trainee
+from plait.fleet._update import Floats, Optimizer, Rates
+
+
+class Stacked:
+    """Trains members whose networks differ in nothing but numbers (and in how many classes a head has).
+
+    Args:
+        trainees, states: the members; `_architecture.check` has let them through.
+        device: where they are trained.
+        threads: of the optimizer's step.
+    """
+
+    name = "stacked"
+
+    def __init__(
+        self, trainees: Sequence[Trainee], states: Sequence[State], device: torch.device, threads: int = 1
+    ) -> None:
+        self.trainees, self.device = list(trainees), device
+        first = trainees[0]
+        self._pass = Pass(trainees, device)
+        names = first.trained()
+        self._sizes = [{n: s.parameters[n].shape for n in s.parameters} for s in states]
+        self.parameters = {n: self._stack([s.parameters[n] for s in states]) for n in names}
+        self.frozen = {
+            n: self._stack([s.parameters[n] for s in states])
+            for n in states[0].parameters
+            if n not in self.parameters
+        }
+        self.buffers = {n: self._stack([s.buffers[n] for s in states]) for n in states[0].buffers}
+        self.optimizer = Optimizer(
+            first.member.optimizer,
+            list(self.parameters.values()),
+            [first.decays(n, p[0]) for n, p in self.parameters.items()],
+            momentum=any(t.member.momentum for t in trainees),
+            nesterov=first.member.nesterov,
+            threads=threads,
+        )
+        self._restore(states)
+        self._captured = Captured(self._pass)
+        self._fixed = _fixed(trainees)
+
+    def _stack(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Tensors on a new first dimension; smaller ones (heads of fewer classes) get zeros."""
+        shape = tuple(max(sizes) for sizes in zip(*(t.shape for t in tensors), strict=True))
+        if all(t.shape == shape for t in tensors):
+            return torch.stack([t.to(self.device) for t in tensors])
+        stacked = torch.zeros((len(tensors), *shape), dtype=tensors[0].dtype, device=self.device)
+        for row, tensor in zip(stacked, tensors, strict=True):
+            row[: len(tensor)] = tensor
+        return stacked
+
+    def _restore(self, states: Sequence[State]) -> None:
+        for index, moment in enumerate(self.optimizer.moments):
+            for name, held in zip(self.parameters, moment, strict=True):
+                for row, state in zip(held, states, strict=True):
+                    if index < len(state.moments):
+                        value = state.moments[index][name]
+                        row[tuple(slice(size) for size in value.shape)] = value
+
+    def step(self) -> Steps:
+        """One step of every member, all at once."""
+        gradients: list[Tensor] = []
+        losses, weights = np.zeros(len(self.trainees)), np.zeros(len(self.trainees))
+        buffers = self.buffers
+        for micro_batch in range(self.trainees[0].member.accumulate):
+            stack = gather(self.trainees, micro_batch, self.device)
+            found, loss, weight, buffers = self._captured(
+                self.parameters, self.frozen, buffers, stack, self._keys(micro_batch)
+            )
+            if gradients:
+                torch._foreach_add_(gradients, found)
+            else:
+                gradients = found
+            losses += loss.double().cpu().numpy()
+            weights += weight.double().cpu().numpy()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            means = losses / weights
+            norms, taken = self.optimizer.step(gradients, self._rates(weights, np.isfinite(means)))
+        self.buffers = buffers if taken.all() else self._kept(buffers, taken)
+        return Steps(means, norms, taken)
+
+    def _kept(self, buffers: Tensors, taken: np.ndarray) -> Tensors:
+        """Buffers after a step; those of members that did not take it are as before."""
+        mask = torch.as_tensor(taken, device=self.device)
+        return {
+            name: torch.where(mask.view(-1, *[1] * (new.dim() - 1)), new, self.buffers[name])
+            for name, new in buffers.items()
+        }
+
+    def _keys(self, micro_batch: int) -> Tensor:
+        keys = (
+            [step_key(t.member.seed, t.step, micro_batch) for t in self.trainees] if self._pass.drops else []
+        )
+        return torch.tensor(keys or [0] * len(self.trainees), dtype=torch.int32, device=self.device)
+
+    def _rates(self, weights: Floats, finite: np.ndarray) -> Rates:
+        lr = np.array([t.member.learning_rate(t.step, t.steps) for t in self.trainees])
+        step = np.array([t.step + 1.0 for t in self.trainees])
+        return Rates(weight=weights, lr=lr, step=step, active=finite, **self._fixed)
+
+    def state(self, index: int) -> State:
+        """A member's state; a copy."""
+        sizes = self._sizes[index]
+        names = list(self.parameters)
+        own = {**self.parameters, **self.frozen}
+
+        def cut(name: str, row: Tensor) -> Tensor:
+            return row[tuple(slice(size) for size in sizes[name])].detach().clone()
+
+        step = self.trainees[index].step
+        return State(
+            {name: cut(name, own[name][index]) for name in sizes},
+            {name: buffer[index].detach().clone() for name, buffer in self.buffers.items()},
+            [
+                {name: cut(name, held[index]) for name, held in zip(names, moment, strict=True)}
+                for moment in (self.optimizer.moments if step else [])
+            ],
+            step,
+        )
+
+
+def _fixed(trainees: Sequence[Trainee]) -> dict[str, Floats]:
+    """The settings that no step changes."""
+    members = [t.member for t in trainees]
+    return {
+        "decay": np.array([m.weight_decay for m in members]),
+        "beta1": np.array([m.betas[0] for m in members]),
+        "beta2": np.array([m.betas[1] for m in members]),
+        "eps": np.array([m.eps for m in members]),
+        "momentum": np.array([m.momentum for m in members]),
+        "clip": np.array([np.inf if m.clip is None else m.clip for m in members]),
+    }

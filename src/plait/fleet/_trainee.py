@@ -1,0 +1,91 @@
+"""A member while it trains: its task, its network, how far it is, and what must be kept to go on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from plait.fleet._member import Member
+from plait.fleet._stream import rows
+from plait.tasks import Batch, Examples, Task
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass
+class State:
+    """All that a member's next step depends on, besides its settings.
+
+    Args:
+        parameters: name → tensor; those that are trained and those that are not.
+        buffers: name → tensor.
+        moments: of the optimizer, each name → tensor like the parameter; empty before the first step.
+        step: how many steps were taken.
+    """
+
+    parameters: Tensors
+    buffers: Tensors
+    moments: list[Tensors] = field(default_factory=list)
+    step: int = 0
+
+
+@dataclass
+class Trainee:
+    """A member that is being trained.
+
+    Args:
+        member: its settings.
+        task: its task.
+        network: the structure of its network, head included; its weights are those at the start.
+        steps: how many it takes in all.
+        step: how many it has taken.
+    """
+
+    member: Member
+    task: Task
+    network: nn.Module
+    steps: int
+    step: int = 0
+
+    @property
+    def examples(self) -> Examples:
+        """What it learns from."""
+        return self.task.split("train")
+
+    @property
+    def data_seed(self) -> int:
+        """The seed of its data's order."""
+        return self.member.seed if self.member.data_seed is None else self.member.data_seed
+
+    def rows(self, micro_batch: int) -> NDArray[np.int64]:
+        """The rows of its examples in a micro-batch (0, 1, …) of its next step."""
+        member, examples = self.member, len(self.examples)
+        return rows(
+            self.data_seed,
+            self.step * member.accumulate + micro_batch,
+            examples=examples,
+            size=min(member.batch_size, examples) if member.drop_last else member.batch_size,
+            per_epoch=member.batches(examples),
+        )
+
+    def batch(self, micro_batch: int) -> Batch:
+        """The examples of a micro-batch of its next step."""
+        return self.examples.batch(self.rows(micro_batch))  # type: ignore[arg-type]
+
+    def initial(self) -> State:
+        """Its state before the first step."""
+        return State(
+            {name: p.detach().clone() for name, p in self.network.named_parameters()},
+            {name: b.detach().clone() for name, b in self.network.named_buffers()},
+        )
+
+    def trained(self) -> list[str]:
+        """Names of the parameters that are trained."""
+        return [name for name, p in self.network.named_parameters() if p.requires_grad]
+
+    def decays(self, name: str, tensor: Tensor) -> bool:
+        """Whether a parameter (of one member) decays."""
+        return self.member.decay == "all" or tensor.dim() > 1

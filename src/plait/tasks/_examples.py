@@ -1,0 +1,175 @@
+"""Examples: what a split holds. Anything with a length that can give a batch of chosen ones."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plait.errors import InputError
+
+#: Named tensors whose first dimension runs over examples.
+Batch = dict[str, Tensor]
+
+
+@runtime_checkable
+class Examples(Protocol):
+    """A split of a data set."""
+
+    def __len__(self) -> int:
+        """How many examples there are."""
+        ...
+
+    def batch(self, rows: Sequence[int]) -> Batch:
+        """The chosen examples as tensors, first dimension over examples, in the order asked for."""
+        ...
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Examples held as tensors of equal length.
+
+    Args:
+        columns: name → `(n, …)` tensor.
+        source: for each example, where it came from (a file, a font, a gloss); what splits must not share.
+    """
+
+    columns: Mapping[str, Tensor]
+    source: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(column) for name, column in self.columns.items()}
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"`{name}` {length}" for name, length in lengths.items())
+            raise InputError(
+                f"columns of unequal length: {told}", hint="every column needs one row per example"
+            )
+        if self.source is not None and len(self.source) != len(self):
+            raise InputError(f"{len(self.source)} sources for {len(self)} examples")
+
+    def __len__(self) -> int:
+        return next((len(column) for column in self.columns.values()), 0)
+
+    def batch(self, rows: Sequence[int]) -> Batch:
+        index = torch.as_tensor(np.asarray(rows, dtype=np.int64))
+        return {name: column[index] for name, column in self.columns.items()}
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Examples whose sequences have lengths of their own; a batch is padded to its longest.
+
+    Args:
+        sequences: name → one sequence of numbers per example; all names of one example have its length.
+        columns: name → `(n, …)` tensor of what is not a sequence (a label).
+        padding: name → what fills up a row; 0 where it is not said.
+        source: as for `Columns`.
+    """
+
+    sequences: Mapping[str, Sequence[Sequence[int]]]
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    padding: Mapping[str, int] = field(default_factory=dict)
+    source: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.sequences.values())))
+
+    def batch(self, rows: Sequence[int]) -> Batch:
+        made = {
+            name: _padded([sequences[row] for row in rows], self.padding.get(name, 0))
+            for name, sequences in self.sequences.items()
+        }
+        index = torch.as_tensor(np.asarray(rows, dtype=np.int64))
+        return made | {name: column[index] for name, column in self.columns.items()}
+
+
+def _padded(sequences: Sequence[Sequence[int]], fill: int) -> Tensor:
+    longest = max((len(sequence) for sequence in sequences), default=0)
+    padded = np.full((len(sequences), longest), fill, dtype=np.int64)
+    for row, sequence in enumerate(sequences):
+        padded[row, : len(sequence)] = sequence
+    return torch.from_numpy(padded)
+
+
+@dataclass(frozen=True)
+class Items:
+    """Examples of a PyTorch dataset or a Hugging Face `datasets` object: whatever can be indexed.
+
+    Args:
+        data: gives an example for an index, and has a length.
+        names: what the parts of an example are called, if it is a tuple.
+        prepare: makes named numbers of one example; without it, the example is taken as it is.
+    """
+
+    data: Any
+    names: Sequence[str] = ("input", "label")
+    prepare: Callable[[Any], Mapping[str, Any]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def batch(self, rows: Sequence[int]) -> Batch:
+        return torch.utils.data.default_collate([self._example(int(row)) for row in rows])
+
+    def _example(self, row: int) -> dict[str, Any]:
+        example = self.data[row]
+        if self.prepare is not None:
+            return dict(self.prepare(example))
+        if isinstance(example, Mapping):
+            return dict(example)
+        if isinstance(example, Sequence) and len(example) == len(self.names):
+            return dict(zip(self.names, example, strict=True))
+        raise InputError(
+            f"example {row} is a {type(example).__name__}",
+            hint=f"give a mapping of names to numbers, or a tuple of {', '.join(self.names)}",
+        )
+
+
+def as_examples(data: Any, *, names: Sequence[str] = ("input", "label")) -> Examples:
+    """Examples from what people have: arrays `(X, y)`, a mapping of columns, a dataset, or examples.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    if isinstance(data, Columns | Ragged | Items):
+        return data
+    if isinstance(data, Mapping):
+        return Columns({str(name): _tensor(column) for name, column in data.items()})
+    if isinstance(data, tuple) and len(data) == len(names) and not hasattr(data, "_fields"):
+        return Columns({name: _tensor(column) for name, column in zip(names, data, strict=True)})
+    if isinstance(data, Examples):
+        return data
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        return Items(data, names)
+    raise InputError(
+        f"a {type(data).__name__} holds no examples",
+        hint="give arrays (X, y), a mapping of columns, a PyTorch dataset or a Hugging Face dataset",
+    )
+
+
+def _tensor(column: Any) -> Tensor:
+    """A tensor of a column; floating-point numbers in float32, as models have them."""
+    if isinstance(column, Tensor):
+        return column
+    array = np.asarray(column)
+    if array.dtype.kind == "f":
+        array = array.astype(np.float32, copy=False)
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"a column of {array.dtype} is no column of numbers")
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def digest(examples: Examples) -> str:
+    """A fingerprint of what examples hold: the same for the same examples, whatever holds them."""
+    found = hashlib.blake2b(digest_size=16)
+    for start in range(0, len(examples), 256):
+        rows = range(start, min(start + 256, len(examples)))
+        for name, column in sorted(examples.batch(rows).items()):
+            found.update(f"{name} {column.dtype} {tuple(column.shape)}".encode())
+            found.update(column.contiguous().cpu().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

@@ -1,0 +1,51 @@
+"""A suite: tasks that share an input format and a base."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from plait.errors import InputError, nearest
+from plait.tasks._task import Task
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Tasks that models of one kind are trained and measured on.
+
+    Args:
+        name: of the suite.
+        tasks: at least one, each of its own name.
+        base: makes the network that every task starts from, with the base's weights.
+        missing: task → why it is not there (data that could not be had); told beside every score.
+        about: what it is, and where its data come from.
+    """
+
+    name: str
+    tasks: tuple[Task, ...]
+    base: Callable[[], nn.Module]
+    missing: Mapping[str, str] = field(default_factory=dict)
+    about: str = ""
+
+    def __post_init__(self) -> None:
+        names = [task.name for task in self.tasks]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise InputError(f"two tasks are called `{twice[0]}`", where=f"suite `{self.name}`")
+        if not names:
+            hint = "; ".join(f"{name}: {why}" for name, why in self.missing.items()) or None
+            raise InputError("there is no task", where=f"suite `{self.name}`", hint=hint)
+
+    def __getitem__(self, name: str) -> Task:
+        found = next((task for task in self.tasks if task.name == name), None)
+        where = f"suite `{self.name}`"
+        if found is None:
+            if name in self.missing:
+                raise InputError(
+                    f"task `{name}` is missing: {self.missing[name]}", where=f"suite `{self.name}`"
+                )
+            hint = nearest(name, [task.name for task in self.tasks])
+            raise InputError(f"there is no task `{name}`", where=f"suite `{self.name}`", hint=hint)
+        return found

@@ -1,0 +1,156 @@
+"""A task: data, loss, metric, its head, and how a batch meets a model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from plait.errors import InputError, nearest, raise_all
+from plait.tasks._examples import Batch, Columns, Examples, Ragged, as_examples
+from plait.tasks._losses import CrossEntropy, Loss
+from plait.tasks._meet import ByInput, Meet
+from plait.tasks._metrics import Metric, accuracy
+
+SPLITS = ("train", "validation", "test", "calibration", "adaptation")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model does, and how well.
+
+    Args:
+        name: in tables and files.
+        splits: `train`, `validation`, `test`, and the unlabelled `calibration` and `adaptation`; examples, or
+            what `as_examples` takes. None overlaps another.
+        loss: what training makes small.
+        metric: what is told.
+        head: what stands between the body and the loss, and belongs to this task; None if the body has it.
+        meet: how a batch meets the body.
+        semi_synthetic: whether examples were made up (rendered glyphs), which is told beside every score.
+        about: one sentence on what it is and where its data come from.
+    """
+
+    name: str
+    splits: Mapping[str, Examples]
+    loss: Loss = field(default_factory=CrossEntropy)
+    metric: Metric = field(default_factory=accuracy)
+    head: nn.Module | None = None
+    meet: Meet = field(default_factory=ByInput)
+    semi_synthetic: bool = False
+    about: str = ""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.splits if name not in SPLITS]
+        if unknown:
+            raise InputError(
+                f"`{unknown[0]}` is no split", where=f"task `{self.name}`", hint=nearest(unknown[0], SPLITS)
+            )
+        object.__setattr__(self, "splits", {name: as_examples(data) for name, data in self.splits.items()})
+        raise_all(_problems(self))
+
+    def split(self, name: str) -> Examples:
+        """A split.
+
+        Raises:
+            InputError: the task has none of that name.
+        """
+        if name not in self.splits:
+            raise InputError(f"there is no split `{name}`", where=f"task `{self.name}`", hint=_has(self))
+        return self.splits[name]
+
+    def with_body(self, body: nn.Module, *, copy_body: bool = True) -> nn.Module:
+        """The body with a copy of this task's head; the body alone if it has none."""
+        body = copy.deepcopy(body) if copy_body else body
+        return body if self.head is None else Headed(body, copy.deepcopy(self.head), self.meet)
+
+    def outputs(self, model: Callable[..., Any], batch: Batch) -> Any:
+        """What a model with this task's head (or one that needs none) gives for a batch."""
+        return model(batch) if self.head is not None else self.meet(model, batch)
+
+    def renamed(self, name: str) -> Task:
+        """The same task under another name."""
+        return replace(self, name=name)
+
+
+class Headed(nn.Module):
+    """A body and a task's head, called with a batch; its state has them under `body.` and `head.`."""
+
+    def __init__(self, body: nn.Module, head: nn.Module, meet: Meet) -> None:
+        super().__init__()
+        self.body, self.head, self.meet = body, head, meet
+
+    def forward(self, batch: Batch) -> Any:
+        return self.head(self.meet(self.body, batch))
+
+
+def _has(task: Task) -> str:
+    return "it has " + ", ".join(f"`{name}`" for name in task.splits) if task.splits else "it has none"
+
+
+def _problems(task: Task) -> list[InputError]:
+    """Empty splits, labels that a head has no class for, and sources in two splits."""
+    where = f"task `{task.name}`"
+    problems = [
+        InputError(f"split `{name}` is empty", where=where, hint="every split needs an example")
+        for name, examples in task.splits.items()
+        if len(examples) == 0
+    ]
+    label = getattr(task.loss, "label", None)
+    classes = _classes(task)
+    for name, examples in task.splits.items():
+        found = examples.columns.get(label) if isinstance(examples, Columns | Ragged) and label else None
+        if isinstance(task.loss, CrossEntropy) and found is not None and len(found):
+            problems += _label_problems(found, classes, f"{where}, split `{name}`")
+    return problems + _leaks(task, where)
+
+
+def _classes(task: Task) -> int | None:
+    last = [module for module in task.head.modules() if isinstance(module, nn.Linear)] if task.head else []
+    return last[-1].out_features if last else None
+
+
+def _label_problems(labels: torch.Tensor, classes: int | None, where: str) -> list[InputError]:
+    if labels.is_floating_point() or labels.dim() != 1:
+        return [
+            InputError(
+                f"labels are {str(labels.dtype).removeprefix('torch.')} of shape {tuple(labels.shape)}",
+                where=where,
+                hint="classes are integers, one for each example",
+            )
+        ]
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0:
+        return [InputError(f"label {low} is below 0", where=where, hint="number the classes from 0 on")]
+    if classes is not None and high >= classes:
+        hint = f"labels go from 0 to {classes - 1}; give the head {high + 1} outputs or mend the labels"
+        return [
+            InputError(
+                f"label {high} is out of range: the head has {classes} outputs", where=where, hint=hint
+            )
+        ]
+    return []
+
+
+def _leaks(task: Task, where: str) -> list[InputError]:
+    """Splits that share a source."""
+    sources = {
+        name: set(source)
+        for name, examples in task.splits.items()
+        if (source := getattr(examples, "source", None)) is not None
+    }
+    names = list(sources)
+    return [
+        InputError(
+            f"splits `{first}` and `{second}` share `{sorted(sources[first] & sources[second])[0]}`",
+            where=where,
+            hint="split by source, so that nothing leaks from training into scores",
+        )
+        for position, first in enumerate(names)
+        for second in names[position + 1 :]
+        if sources[first] & sources[second]
+    ]
