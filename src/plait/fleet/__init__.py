@@ -1,1 +1,9 @@
 """Many models trained at once, each as if it were alone."""
+
+from plait.fleet._callbacks import Callback
+from plait.fleet._fleet import Fleet
+from plait.fleet._log import MLflow, TensorBoard
+from plait.fleet._loop import FleetWarning
+from plait.fleet._member import After, Member
+
+__all__ = ["After", "Callback", "Fleet", "FleetWarning", "MLflow", "Member", "TensorBoard"]

@@ -31,7 +31,11 @@ class Backend(Protocol):
     """Trains some members. Made from trainees and states; who leaves or joins, it is made anew."""
 
     name: str
-    trainees: Sequence[Trainee]
+
+    @property
+    def trainees(self) -> Sequence[Trainee]:
+        """The members, in the order of the arrays of `Steps`."""
+        ...
 
     def step(self) -> Steps:
         """The next step of every member; the fleet counts them."""

@@ -49,6 +49,8 @@ class Member:
         seed: of its data's order, its dropout and its start.
         data_seed: of its data's order alone; members with one task, batch size and data seed share batches.
         evaluate_every: steps between validations; 0 for none but the last.
+        patience: how many validations without a better one stop it; None for no such stop.
+        keep: which weights it ends with: the `last`, or those of its `best` validation.
         lora: for the adapters' backend, PEFT's `LoraConfig` (rank, alpha, targets, dropout).
     """
 
@@ -74,6 +76,8 @@ class Member:
     seed: int = 0
     data_seed: int | None = None
     evaluate_every: int = 0
+    patience: int | None = None
+    keep: Literal["last", "best"] = "last"
     lora: Any = None
 
     def __post_init__(self) -> None:
@@ -131,6 +135,9 @@ def _problems(member: Member) -> list[InputError]:
         found.append(InputError(f"`clip` is {member.clip}", where=where, hint="give a norm above 0, or None"))
     if (member.steps is None) == (member.epochs is None):
         found.append(InputError("give `steps` or `epochs`", where=where, hint="one of the two says how long"))
+    if (member.patience is not None or member.keep == "best") and not member.evaluate_every:
+        what = "`patience` and `keep` need validations"
+        found.append(InputError(what, where=where, hint="say every how many steps: evaluate_every="))
     for name in ("steps", "epochs"):
         value = getattr(member, name)
         if value is not None and value <= 0:
@@ -139,6 +146,7 @@ def _problems(member: Member) -> list[InputError]:
         "optimizer": ("adamw", "sgd"),
         "decay": ("all", "matrices"),
         "schedule": ("constant", "linear", "cosine"),
+        "keep": ("last", "best"),
     }
     for name, valid in choices.items():
         value = getattr(member, name)

@@ -22,12 +22,13 @@ class Sequential:
     name = "sequential"
 
     def __init__(self, trainees: Sequence[Trainee], states: Sequence[State], device: torch.device) -> None:
-        self.trainees = list(trainees)
+        self.trainees: Sequence[Trainee] = list(trainees)
         self._lone = [_Lone(t, s, device) for t, s in zip(trainees, states, strict=True)]
 
     def step(self) -> Steps:
         """One step of every member."""
-        found = [lone.step() for lone in self._lone]
+        idle = (math.nan, math.nan, False)
+        found = [lone.step() if lone.trainee.running else idle for lone in self._lone]
         losses, norms, taken = zip(*found, strict=True)
         return Steps(np.array(losses), np.array(norms), np.array(taken, dtype=bool))
 

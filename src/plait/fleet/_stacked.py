@@ -31,7 +31,8 @@ class Stacked:
     def __init__(
         self, trainees: Sequence[Trainee], states: Sequence[State], device: torch.device, threads: int = 1
     ) -> None:
-        self.trainees, self.device = list(trainees), device
+        self.trainees: Sequence[Trainee] = list(trainees)
+        self.device = device
         first = trainees[0]
         self._pass = Pass(trainees, device)
         names = first.trained()
@@ -77,7 +78,7 @@ class Stacked:
         """One step of every member, all at once."""
         gradients: list[Tensor] = []
         losses, weights = np.zeros(len(self.trainees)), np.zeros(len(self.trainees))
-        buffers = self.buffers
+        buffers, running = self.buffers, np.array([t.running for t in self.trainees])
         for micro_batch in range(self.trainees[0].member.accumulate):
             stack = gather(self.trainees, micro_batch, self.device)
             found, loss, weight, buffers = self._captured(
@@ -91,7 +92,7 @@ class Stacked:
             weights += weight.double().cpu().numpy()
         with np.errstate(divide="ignore", invalid="ignore"):
             means = losses / weights
-            norms, taken = self.optimizer.step(gradients, self._rates(weights, np.isfinite(means)))
+            norms, taken = self.optimizer.step(gradients, self._rates(weights, np.isfinite(means) & running))
         self.buffers = buffers if taken.all() else self._kept(buffers, taken)
         return Steps(means, norms, taken)
 

@@ -42,6 +42,9 @@ class Trainee:
         network: the structure of its network, head included; its weights are those at the start.
         steps: how many it takes in all.
         step: how many it has taken.
+        status: `running`, or how it ended: `finished`, `stopped` (early), `dropped`, `failed`.
+        why: what stopped it, in words.
+        best: its best validation so far, and `waited` how many there were since.
     """
 
     member: Member
@@ -49,6 +52,16 @@ class Trainee:
     network: nn.Module
     steps: int
     step: int = 0
+    status: str = "running"
+    why: str = ""
+    best: float | None = None
+    waited: int = 0
+    fingerprint: str = ""
+
+    @property
+    def running(self) -> bool:
+        """Whether it takes further steps."""
+        return self.status == "running"
 
     @property
     def examples(self) -> Examples:

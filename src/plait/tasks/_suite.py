@@ -43,9 +43,7 @@ class Suite:
         where = f"suite `{self.name}`"
         if found is None:
             if name in self.missing:
-                raise InputError(
-                    f"task `{name}` is missing: {self.missing[name]}", where=f"suite `{self.name}`"
-                )
+                raise InputError(f"task `{name}` is missing: {self.missing[name]}", where=where)
             hint = nearest(name, [task.name for task in self.tasks])
-            raise InputError(f"there is no task `{name}`", where=f"suite `{self.name}`", hint=hint)
+            raise InputError(f"there is no task `{name}`", where=where, hint=hint)
         return found

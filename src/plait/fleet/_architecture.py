@@ -1,0 +1,138 @@
+"""Whether networks can be stacked: they must do the same with tensors of the same names and shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from plait.errors import InputError
+from plait.fleet._trainee import Trainee
+
+_PLAIN = (bool, int, float, str, type(None), tuple)
+
+
+def signature(trainee: Trainee) -> tuple[Any, ...]:
+    """What members of one stack have in common; equal for those that can be stacked."""
+    member, task = trainee.member, trainee.task
+    return (
+        _structure(trainee),
+        task.loss,
+        task.meet,
+        task.head is not None,
+        member.optimizer,
+        member.decay,
+        member.accumulate,
+        member.optimizer == "sgd" and (member.nesterov, member.momentum > 0),
+        _columns(trainee),
+    )
+
+
+def check(trainees: Sequence[Trainee]) -> None:
+    """Nothing if the members can be stacked.
+
+    Raises:
+        InputError: it names two members and what they differ in.
+    """
+    first = trainees[0]
+    for other in trainees[1:]:
+        if signature(other) != signature(first):
+            raise InputError(
+                f"members `{first.member.name}` and `{other.member.name}` can't share a stack: "
+                + _difference(first, other),
+                hint='give backend="auto", which stacks those that are alike, or backend="sequential"',
+            )
+    _check_batch_norm(trainees)
+
+
+def _structure(trainee: Trainee) -> tuple[Any, ...]:
+    """Types and plain settings of all modules, names, shapes and types of all tensors."""
+    widths = _free(trainee)
+    modules = tuple(
+        (name, type(module), _settings(module, name, widths)) for name, module in _modules(trainee)
+    )
+    tensors = tuple(
+        (name, tuple(t.shape[1:]) if name in widths else tuple(t.shape), t.dtype, t.requires_grad)
+        for name, t in [*trainee.network.named_parameters(), *trainee.network.named_buffers()]
+    )
+    return modules, tensors
+
+
+def _modules(trainee: Trainee) -> list[tuple[str, nn.Module]]:
+    return list(trainee.network.named_modules())
+
+
+def _free(trainee: Trainee) -> set[str]:
+    """Tensors whose first dimension may differ: a linear head's, if classes may be filled up."""
+    task = trainee.task
+    if isinstance(task.head, nn.Linear) and task.loss.pads_classes:
+        return {"head", "head.weight", "head.bias"}
+    return set()
+
+
+def _settings(module: nn.Module, name: str, free: set[str]) -> tuple[Any, ...]:
+    """A module's numbers, words and switches, but for whether it is training."""
+    skipped = {"training"} | ({"out_features"} if name in free else set())
+    plain = {
+        key: value
+        for key, value in vars(module).items()
+        if isinstance(value, _PLAIN) and key not in skipped and not key.startswith("_")
+    }
+    config = getattr(module, "config", None)
+    if config is not None and hasattr(config, "to_json_string"):
+        plain["config"] = config.to_json_string()
+    functions = {
+        key: getattr(value, "__qualname__", repr(value))
+        for key, value in vars(module).items()
+        if callable(value) and not isinstance(value, nn.Module)
+    }
+    return tuple(sorted((plain | functions).items(), key=lambda item: item[0]))
+
+
+def _columns(trainee: Trainee) -> tuple[Any, ...]:
+    """Names and types of what a batch holds."""
+    batch = trainee.examples.batch([0])
+    return tuple(sorted((name, column.dtype, column.dim()) for name, column in batch.items()))
+
+
+def _difference(first: Trainee, other: Trainee) -> str:
+    """The first thing that two members differ in, in words."""
+    (modules, tensors), (modules2, tensors2) = _structure(first), _structure(other)
+    for one, two in zip(tensors, tensors2, strict=False):
+        if one != two:
+            return f"tensor `{one[0]}` {one[1:3]} against `{two[0]}` {two[1:3]}"
+    if len(tensors) != len(tensors2):
+        return f"{len(tensors)} tensors against {len(tensors2)}"
+    for one, two in zip(modules, modules2, strict=False):
+        if one != two:
+            return f"module `{one[0] or type(first.network).__name__}` is {one[1:]} against {two[1:]}"
+    names = (
+        "network",
+        "loss",
+        "meet",
+        "head",
+        "optimizer",
+        "decay",
+        "accumulate",
+        "momentum",
+        "columns of a batch",
+    )
+    for name, one, two in zip(names, signature(first), signature(other), strict=True):
+        if one != two:
+            return f"{name}: {one} against {two}"
+    return "they differ"
+
+
+def _check_batch_norm(trainees: Sequence[Trainee]) -> None:
+    """Normalisation over a batch counts the rows that fill it up, so no batch may need any."""
+    name = next((n for n, m in _modules(trainees[0]) if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
+    if name is None:
+        return
+    sizes = {min(t.member.batch_size, len(t.examples)) for t in trainees}
+    uneven = [t for t in trainees if len(t.examples) % t.member.batch_size and not t.member.drop_last]
+    if len(sizes) > 1 or (uneven and len(trainees) > 1):
+        raise InputError(
+            f"`{name}` normalises over a batch, and the members' batches are of unequal size",
+            hint='give all one batch_size and drop_last=True, or backend="sequential"',
+        )

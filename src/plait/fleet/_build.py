@@ -1,0 +1,203 @@
+"""From members to trainees: tasks found, networks made, everything checked before the first step."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from plait.errors import InputError, nearest, raise_all
+from plait.fleet._member import After, Member
+from plait.fleet._trainee import Trainee
+from plait.tasks import Suite, Task
+
+
+def named_tasks(tasks: Suite | Sequence[Task] | Mapping[str, Task] | Task | None) -> dict[str, Task]:
+    """Tasks by name."""
+    if tasks is None:
+        return {}
+    if isinstance(tasks, Task):
+        return {tasks.name: tasks}
+    if isinstance(tasks, Mapping):
+        return dict(tasks)
+    return {task.name: task for task in (tasks.tasks if isinstance(tasks, Suite) else tasks)}
+
+
+def check_names(members: Sequence[Member], known: Sequence[str] = ()) -> None:
+    """Nothing if every member has a name of its own.
+
+    Raises:
+        InputError: two have one name, or one starts after a member that is not there.
+    """
+    names = [member.name for member in members]
+    problems = [
+        InputError(f"two members are called `{name}`", hint="names are what members are found by")
+        for name in dict.fromkeys(names)
+        if names.count(name) + (name in known) > 1
+    ]
+    for member in members:
+        if not member.name or "/" in member.name or member.name.startswith("."):
+            hint = "a name is a file's name too: no slash, no leading dot"
+            problems.append(InputError(f"`{member.name}` is no name for a member", hint=hint))
+        if isinstance(member.start, After) and member.start.member not in [*names, *known]:
+            hint = nearest(member.start.member, [*names, *known])
+            problems.append(
+                InputError(f"it starts after `{member.start.member}`", where=_where(member), hint=hint)
+            )
+    problems += _circles(members)
+    raise_all(problems)
+
+
+def _circles(members: Sequence[Member]) -> list[InputError]:
+    after = {m.name: m.start.member for m in members if isinstance(m.start, After)}
+    for name in after:
+        place, seen = name, {name}
+        while place in after:
+            place = after[place]
+            if place in seen:
+                return [InputError(f"member `{name}` waits for itself", hint="let one of the circle start")]
+            seen.add(place)
+    return []
+
+
+def find_task(member: Member, tasks: Mapping[str, Task]) -> Task:
+    """A member's task.
+
+    Raises:
+        InputError: it has none, or names one that is not there.
+    """
+    if isinstance(member.task, Task):
+        return member.task
+    if member.task is None:
+        if len(tasks) == 1:
+            return next(iter(tasks.values()))
+        hint = "say task= of each member" + (": " + ", ".join(f"`{t}`" for t in tasks) if tasks else "")
+        raise InputError("it has no task", where=_where(member), hint=hint)
+    if member.task not in tasks:
+        raise InputError(
+            f"there is no task `{member.task}`", where=_where(member), hint=nearest(member.task, tasks)
+        )
+    return tasks[member.task]
+
+
+def build(
+    member: Member,
+    task: Task,
+    model: nn.Module | Callable[[], nn.Module] | None,
+    start: nn.Module | None = None,
+) -> Trainee:
+    """A member ready to train.
+
+    Args:
+        member: its settings.
+        task: its task.
+        model: the fleet's.
+        start: the network of the member that this one starts after.
+
+    Raises:
+        InputError: there is nothing to start from, or head and data disagree.
+    """
+    examples = task.split("train")
+    if start is not None:
+        network = copy.deepcopy(start)
+    else:
+        body = _body(member, model)
+        network = task.with_body(body, copy_body=False)
+    if not any(p.requires_grad for p in network.parameters()):
+        raise InputError("no parameter is trained", where=_where(member), hint="set requires_grad of some")
+    trainee = Trainee(member, task, network, member.length(len(examples)))
+    _try(trainee)
+    return trainee
+
+
+def _body(member: Member, model: nn.Module | Callable[[], nn.Module] | None) -> nn.Module:
+    start = member.start
+    if isinstance(start, str | Path):
+        return _loaded(member, _made(member, model), str(start))
+    return _made(member, model if start is None or isinstance(start, After) else start)
+
+
+def _made(member: Member, source: nn.Module | Callable[[], nn.Module] | None) -> nn.Module:
+    """A copy of a module, or a new one under the member's seed."""
+    if isinstance(source, nn.Module):
+        return copy.deepcopy(source)
+    if source is None:
+        raise InputError(
+            "there is nothing to start from", where=_where(member), hint="give start= or the fleet's model="
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(member.seed)
+        made = source()
+    if not isinstance(made, nn.Module):
+        raise InputError(f"its start made a {type(made).__name__}, no module", where=_where(member))
+    return made
+
+
+def _loaded(member: Member, body: nn.Module, path: str) -> nn.Module:
+    from plait.checkpoint import open_checkpoint
+
+    checkpoint = open_checkpoint(path)
+    wanted = body.state_dict()
+    missing = [name for name in wanted if name not in checkpoint]
+    if missing:
+        raise InputError(
+            f"`{path}` has no tensor `{missing[0]}`",
+            where=_where(member),
+            hint=nearest(missing[0], list(checkpoint)),
+        )
+    for name, tensor in wanted.items():
+        found = checkpoint[name]
+        if tuple(found.shape) != tuple(tensor.shape):
+            what = (
+                f"tensor `{name}` of `{path}` is {tuple(found.shape)}, the network's is {tuple(tensor.shape)}"
+            )
+            raise InputError(what, where=_where(member))
+    body.load_state_dict({name: checkpoint[name].read() for name in wanted})
+    return body
+
+
+def _try(trainee: Trainee) -> None:
+    """Two examples through the network: data, network, head and loss fit each other.
+
+    Raises:
+        InputError: they don't; it says what PyTorch said.
+    """
+    member, task, network = trainee.member, trainee.task, trainee.network
+    rows = list(range(min(2, len(trainee.examples))))
+    was = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            batch = trainee.examples.batch(rows)
+            device = next(network.parameters()).device
+            batch = {name: column.to(device) for name, column in batch.items()}
+            values, weights = task.loss(task.outputs(network, batch), batch)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"data, network and loss of task `{task.name}` don't fit: {_first_line(error)}",
+            where=_where(member),
+            hint="try task.outputs(network, task.split('train').batch([0])) by hand",
+        ) from error
+    finally:
+        network.train(was)
+    if values.shape != (len(rows),) or weights.shape != values.shape:
+        shapes = f"{tuple(values.shape)} values and {tuple(weights.shape)} weights"
+        what = f"the loss gave {shapes} for {len(rows)} examples"
+        raise InputError(
+            what, where=_where(member), hint="a loss gives one value and one weight for each example"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    lines: Any = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0]
+
+
+def _where(member: Member) -> str:
+    return f"member `{member.name}`"

@@ -1,0 +1,237 @@
+"""The loop: a step of every running member, then whatever is due; and going on after a stop."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from plait.errors import InputError
+from plait.fleet._auto import Choice
+from plait.fleet._callbacks import tell
+from plait.fleet._fingerprint import fingerprint
+from plait.fleet._groups import Group, make, regrouped
+from plait.fleet._live import Live
+from plait.fleet._log import JsonLines
+from plait.fleet._store import Store
+from plait.fleet._trainee import State, Trainee
+from plait.fleet._validate import validate
+
+if TYPE_CHECKING:
+    from plait.fleet._fleet import Fleet
+
+_LOG = "metrics.jsonl"
+
+
+class FleetWarning(UserWarning):
+    """A member of a fleet ended as it should not."""
+
+
+class Loop:
+    """Runs a fleet to its end.
+
+    Args:
+        fleet: it; the loop changes its trainees, groups and history.
+        quiet: no table of progress.
+    """
+
+    def __init__(self, fleet: Fleet, *, quiet: bool | None) -> None:
+        self.fleet, self.quiet = fleet, quiet
+        self.store = None if fleet.out is None else Store(fleet.out)
+        self.log: JsonLines | None = None
+        self._saved: dict[str, tuple[int, str]] = {}
+
+    def run(self, *, resume: bool) -> None:
+        """Train until no member runs."""
+        fleet = self.fleet
+        size = self._begin(resume)
+        if self.store is not None:
+            self.log = JsonLines(self.store.folder / _LOG, size)
+            fleet.history = self.log.records() if size else fleet.history
+        if not fleet._groups:
+            fleet._regroup()
+        tell(fleet.callbacks, "on_start", fleet)
+        try:
+            with Live(fleet, quiet=self.quiet) as live:
+                while any(t.running for t in fleet._trainees.values()):
+                    self._round()
+                    live.show()
+                    if self.store is not None and fleet.save_every and fleet.round % fleet.save_every == 0:
+                        self._save()
+            self._save()
+        finally:
+            self._close()
+        tell(fleet.callbacks, "on_end", fleet)
+
+    # ---- one round
+
+    def _round(self) -> None:
+        fleet = self.fleet
+        validated: list[dict[str, Any]] = []
+        was = [t for t in fleet._trainees.values() if t.running]
+        for group in fleet._groups:
+            self._step(group, validated)
+        fleet.round += 1
+        tell(fleet.callbacks, "on_round", fleet, validated)
+        for trainee in was:
+            if not trainee.running:
+                self._ended(trainee)
+        grouped = {name for group in fleet._groups for name in group.names}
+        joined = any(t.running and n not in grouped for n, t in fleet._trainees.items())
+        if joined or any(group.sparse for group in fleet._groups):
+            fleet._regroup()
+
+    def _step(self, group: Group, validated: list[dict[str, Any]]) -> None:
+        fleet = self.fleet
+        if group.backend is None:
+            states = [fleet.state(name) for name in group.names]
+            group.backend = make(group.kind, group.trainees, states, fleet.place)
+            for trainee in group.trainees:
+                if trainee.running:
+                    del fleet._states[trainee.member.name]
+        running = [trainee.running for trainee in group.trainees]
+        steps = group.backend.step()
+        for index, trainee in enumerate(group.trainees):
+            if running[index]:
+                loss, norm = float(steps.loss[index]), float(steps.norm[index])
+                self._account(trainee, loss, norm, bool(steps.taken[index]), validated)
+
+    def _account(
+        self, trainee: Trainee, loss: float, norm: float, taken: bool, validated: list[dict[str, Any]]
+    ) -> None:
+        """Count a step, write it down, validate if it is time, and see whether the member is done."""
+        fleet, member = self.fleet, trainee.member
+        lr = member.learning_rate(trainee.step, trainee.steps)
+        record = {"member": member.name, "step": trainee.step + 1, "loss": loss, "lr": lr, "norm": norm}
+        if not taken:
+            part = "loss" if not math.isfinite(loss) else "gradient"
+            why = f"its {part} was not finite at step {trainee.step + 1}; it keeps the weights before that"
+            fleet._end(member.name, "failed", why)
+            self._write(record | {"failed": why})
+            return
+        trainee.step += 1
+        last = trainee.step >= trainee.steps
+        if trainee.step % fleet.log_every == 0 or last:
+            self._write(record)
+        tell(fleet.callbacks, "on_step", fleet, record)
+        due = member.evaluate_every and trainee.step % member.evaluate_every == 0
+        if (due or last) and "validation" in trainee.task.splits:
+            validated.append(self._validated(trainee))
+        if last and trainee.running:
+            trainee.status = "finished"
+
+    def _validated(self, trainee: Trainee) -> dict[str, Any]:
+        fleet, member, metric = self.fleet, trainee.member, trainee.task.metric
+        value = validate(fleet[member.name], trainee.task)
+        better = trainee.best is None or (
+            value > trainee.best if metric.higher_is_better else value < trainee.best
+        )
+        if better:
+            trainee.best, trainee.waited = value, 0
+            if member.keep == "best":
+                fleet._kept[member.name] = fleet.state(member.name)
+        else:
+            trainee.waited += 1
+        if member.patience is not None and trainee.waited > member.patience:
+            fleet._end(member.name, "stopped", f"no better validation in {trainee.waited}")
+        record = {"member": member.name, "step": trainee.step, "metric": metric.name, "value": value}
+        self._write(record)
+        tell(fleet.callbacks, "on_evaluate", fleet, record)
+        return record
+
+    def _ended(self, trainee: Trainee) -> None:
+        fleet, name = self.fleet, trainee.member.name
+        if trainee.member.keep == "best" and name in fleet._kept:
+            fleet._states[name] = fleet._kept.pop(name)
+        if trainee.status == "failed":
+            warnings.warn(f"member `{name}` failed: {trainee.why}", FleetWarning, stacklevel=2)
+        tell(fleet.callbacks, "on_finish", fleet, name)
+        fleet._start_waiting(name)
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        self.fleet.history.append(dict(record))
+        for writer in [*([self.log] if self.log else []), *self.fleet.writers]:
+            writer.write(record)
+
+    # ---- saving and going on
+
+    def _save(self) -> None:
+        fleet = self.fleet
+        if self.store is None or self.log is None:
+            return
+        states: dict[str, State | None] = {}
+        for name, trainee in fleet._trainees.items():
+            at = (trainee.step, trainee.status)
+            states[name] = None if self._saved.get(name) == at else fleet.state(name)
+            self._saved[name] = at
+        states |= {f".best.{name}": state for name, state in fleet._kept.items()}
+        place = self.store.write(fleet.round, states, self._facts(self.log.size()))
+        tell(fleet.callbacks, "on_save", fleet, place)
+
+    def _facts(self, log: int) -> dict[str, Any]:
+        fleet = self.fleet
+        kept = ("step", "status", "why", "best", "waited")
+        return {
+            "round": fleet.round,
+            "members": {
+                name: {key: getattr(t, key) for key in kept} | {"fingerprint": fingerprint(t)}
+                for name, t in fleet._trainees.items()
+            },
+            "kept": list(fleet._kept),
+            "groups": [{"kind": group.kind, "members": group.names} for group in fleet._groups],
+            "choices": {name: asdict(choice) for name, choice in fleet.choices.items()},
+            "callbacks": [c.facts() if hasattr(c, "facts") else {} for c in fleet.callbacks],
+            "log": log,
+        }
+
+    def _begin(self, resume: bool) -> int:
+        """Take up the last save if there is one and it is wanted; how long the log was then."""
+        newest = None if self.store is None else self.store.newest()
+        if self.store is None or newest is None:
+            if resume and self.store is None:
+                raise InputError("there is nothing to resume", hint="give the fleet's folder: out=")
+            return 0
+        if not resume:
+            hint = "go on with fit(resume=True), or give another folder"
+            raise InputError("a fleet was saved here", where=str(self.store.folder), hint=hint)
+        facts = self.store.facts(newest)
+        self._check(facts)
+        fleet = self.fleet
+        for name, fact in facts["members"].items():
+            state = self.store.state(newest, name)
+            fleet._restore(name, state, {k: v for k, v in fact.items() if k != "fingerprint"})
+            self._saved[name] = (fact["step"], fact["status"])
+        fleet._kept = {name: self.store.state(newest, f".best.{name}") for name in facts["kept"]}
+        fleet._groups = regrouped(facts["groups"], fleet._trainees)
+        fleet.choices = {name: Choice(**choice) for name, choice in facts["choices"].items()}
+        fleet.round = facts["round"]
+        for callback, fact in zip(fleet.callbacks, facts["callbacks"], strict=False):
+            if fact:
+                callback.restore(fact)
+        joined = [n for n, t in fleet._trainees.items() if t.running and n not in facts["members"]]
+        if joined:
+            fleet._regroup()
+        return facts["log"]
+
+    def _check(self, facts: Mapping[str, Any]) -> None:
+        """Nothing if the save is this fleet's."""
+        fleet, where = self.fleet, str(self.fleet.out)
+        for name, fact in facts["members"].items():
+            hint = "resume with the members it was saved with, or give another folder"
+            if name not in fleet:
+                raise InputError(
+                    f"the save has a member `{name}`, this fleet has none", where=where, hint=hint
+                )
+            if name in fleet._waiting:
+                fleet._start(name)
+            if fingerprint(fleet._trainees[name]) != fact["fingerprint"]:
+                what = f"member `{name}` was saved with other settings, data or start"
+                raise InputError(what, where=where, hint=hint)
+
+    def _close(self) -> None:
+        if self.log is not None:
+            self.log.close()
+        for writer in self.fleet.writers:
+            writer.close()

@@ -1,0 +1,140 @@
+"""Saves: whole or not at all.
+
+A save is a folder `saves/000000120` with one safetensors file per member and `fleet.json`; it is written
+beside its place and renamed, then older ones go. Files of members that have not moved are linked, not copied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from plait.errors import InputError
+from plait.fleet._trainee import State
+
+_SAVES = "saves"
+_FACTS = "fleet.json"
+
+
+class Store:
+    """Where a fleet keeps what it needs to go on.
+
+    Args:
+        folder: of the fleet.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.saves = folder / _SAVES
+
+    def newest(self) -> Path | None:
+        """The last whole save."""
+        if not self.saves.is_dir():
+            return None
+        whole = sorted(p for p in self.saves.iterdir() if p.name.isdigit() and (p / _FACTS).is_file())
+        return whole[-1] if whole else None
+
+    def write(self, number: int, states: Mapping[str, State | None], facts: Mapping[str, Any]) -> Path:
+        """Save; a member whose state is None has its file from the last save.
+
+        Raises:
+            InputError: there is no space; the last whole save stays.
+        """
+        before = self.newest()
+        place = self.saves / f"{number:09d}"
+        beside = self.saves / f".{number:09d}.{os.getpid()}"
+        shutil.rmtree(beside, ignore_errors=True)
+        try:
+            beside.mkdir(parents=True)
+            for name, state in states.items():
+                path = beside / f"{name}.safetensors"
+                if state is None and before is not None:
+                    _link(before / path.name, path)
+                elif state is not None:
+                    save_file(_flat(state), path, {"step": str(state.step)})
+                    _flush(path)
+            (beside / _FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+            _flush(beside / _FACTS)
+            if place.exists():
+                shutil.rmtree(place)
+            beside.rename(place)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(beside, ignore_errors=True)
+            stays = f"the save of round {int(before.name)} stays" if before else "nothing is saved yet"
+            hint = f"{stays}; make room, then go on with resume=True"
+            raise InputError(
+                f"a save could not be written: {error}", where=str(self.folder), hint=hint
+            ) from error
+        for old in self.saves.iterdir():
+            if old != place:
+                shutil.rmtree(old, ignore_errors=True)
+        return place
+
+    def facts(self, place: Path) -> dict[str, Any]:
+        """What a save says of its fleet.
+
+        Raises:
+            InputError: it can't be read.
+        """
+        try:
+            return json.loads((place / _FACTS).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"it can't be read: {error}", where=str(place / _FACTS)) from error
+
+    def state(self, place: Path, name: str) -> State:
+        """A member's state.
+
+        Raises:
+            InputError: its file is missing or damaged.
+        """
+        path = place / f"{name}.safetensors"
+        state = State({}, {})
+        try:
+            with safe_open(path, "pt") as file:
+                state.step = int(file.metadata()["step"])
+                for key in file.keys():  # noqa: SIM118
+                    kind, tensor_name = key.split(":", 1)
+                    _part(state, kind)[tensor_name] = file.get_tensor(key)
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise InputError(f"it can't be read: {error}", where=str(path)) from error
+        return state
+
+
+def _flat(state: State) -> dict[str, torch.Tensor]:
+    parts = {"parameter": state.parameters, "buffer": state.buffers}
+    parts |= {f"moment{index}": moment for index, moment in enumerate(state.moments)}
+    return {
+        f"{kind}:{name}": t.contiguous().cpu() for kind, part in parts.items() for name, t in part.items()
+    }
+
+
+def _part(state: State, kind: str) -> dict[str, torch.Tensor]:
+    if kind == "parameter":
+        return state.parameters
+    if kind == "buffer":
+        return state.buffers
+    index = int(kind.removeprefix("moment"))
+    while len(state.moments) <= index:
+        state.moments.append({})
+    return state.moments[index]
+
+
+def _link(old: Path, new: Path) -> None:
+    try:
+        os.link(old, new)
+    except OSError:
+        shutil.copy2(old, new)
+
+
+def _flush(path: Path) -> None:
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        os.fsync(file.fileno())
