@@ -2,8 +2,20 @@
 
 from plait.fleet._callbacks import Callback
 from plait.fleet._fleet import Fleet
+from plait.fleet._halving import SuccessiveHalving
 from plait.fleet._log import MLflow, TensorBoard
 from plait.fleet._loop import FleetWarning
 from plait.fleet._member import After, Member
+from plait.fleet._optuna import OptunaPruning
 
-__all__ = ["After", "Callback", "Fleet", "FleetWarning", "MLflow", "Member", "TensorBoard"]
+__all__ = [
+    "After",
+    "Callback",
+    "Fleet",
+    "FleetWarning",
+    "MLflow",
+    "Member",
+    "OptunaPruning",
+    "SuccessiveHalving",
+    "TensorBoard",
+]

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from plait.errors import InputError, nearest, raise_all
 from plait.fleet._member import After, Member
 from plait.fleet._trainee import Trainee
-from plait.tasks import Suite, Task
+from plait.tasks import Columns, CrossEntropy, Ragged, Subset, Suite, Task
 
 
 def named_tasks(tasks: Suite | Sequence[Task] | Mapping[str, Task] | Task | None) -> dict[str, Task]:
@@ -40,9 +40,8 @@ def check_names(members: Sequence[Member], known: Sequence[str] = ()) -> None:
         if names.count(name) + (name in known) > 1
     ]
     for member in members:
-        if not member.name or "/" in member.name or member.name.startswith("."):
-            hint = "a name is a file's name too: no slash, no leading dot"
-            problems.append(InputError(f"`{member.name}` is no name for a member", hint=hint))
+        if not member.name:
+            problems.append(InputError("a member has no name", hint="names are what members are found by"))
         if isinstance(member.start, After) and member.start.member not in [*names, *known]:
             hint = nearest(member.start.member, [*names, *known])
             problems.append(
@@ -175,7 +174,9 @@ def _try(trainee: Trainee) -> None:
             batch = trainee.examples.batch(rows)
             device = next(network.parameters()).device
             batch = {name: column.to(device) for name, column in batch.items()}
-            values, weights = task.loss(task.outputs(network, batch), batch)
+            outputs = task.outputs(network, batch)
+            _check_labels(member, task, outputs)
+            values, weights = task.loss(outputs, batch)
     except InputError:
         raise
     except Exception as error:
@@ -192,6 +193,23 @@ def _try(trainee: Trainee) -> None:
         raise InputError(
             what, where=_where(member), hint="a loss gives one value and one weight for each example"
         )
+
+
+def _check_labels(member: Member, task: Task, outputs: Any) -> None:
+    """Nothing if the network has an output for every label that is held in memory."""
+    if not isinstance(task.loss, CrossEntropy) or not isinstance(outputs, Tensor):
+        return
+    for split in ("train", "validation"):
+        examples = task.splits.get(split)
+        held = examples.whole if isinstance(examples, Subset) else examples
+        if isinstance(held, Columns | Ragged) and task.loss.label in held.columns:
+            highest = int(held.columns[task.loss.label].max())
+            if highest >= outputs.shape[-1]:
+                what = f"label {highest} is out of range: the network has {outputs.shape[-1]} outputs"
+                where = f"{_where(member)}, task `{task.name}`, split `{split}`"
+                raise InputError(
+                    what, where=where, hint="give it an output for each class, or mend the labels"
+                )
 
 
 def _first_line(error: Exception) -> str:

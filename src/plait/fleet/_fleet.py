@@ -7,18 +7,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from plait.errors import InputError, nearest
 from plait.fleet._architecture import signature
 from plait.fleet._auto import Choice, choose
 from plait.fleet._build import build, check_names, find_task, named_tasks
+from plait.fleet._export import export
 from plait.fleet._groups import BackendName, Group, Place, grouped
 from plait.fleet._loop import Loop
 from plait.fleet._member import After, Member
+from plait.fleet._route import Router
+from plait.fleet._table import Table, from_frame, predict, refit
 from plait.fleet._trainee import State, Trainee
-from plait.tasks import Suite, Task
+from plait.tasks import Loss, Metric, Suite, Task
 
 
 class Fleet:
@@ -79,11 +84,67 @@ class Fleet:
         self._states: dict[str, State] = {}
         self._kept: dict[str, State] = {}
         self._groups: list[Group] = []
+        self._table: Table | None = None
+        self._router: Router | None = None
         if not members:
             raise InputError("a fleet needs a member")
         check_names(members)
         for member in members:
             self._join(member)
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: Any,
+        *,
+        by: str | Sequence[str],
+        model: nn.Module | Callable[[], nn.Module],
+        target: str,
+        features: Sequence[str] | None = None,
+        loss: Loss | None = None,
+        metric: Metric | None = None,
+        validation: float = 0.0,
+        seed: int = 0,
+        backend: BackendName = "auto",
+        out: str | Path | None = None,
+        threads: int | None = None,
+        **settings: Any,
+    ) -> Fleet:
+        """A member for each group of a data frame; groups may be of unequal size.
+
+        Args:
+            frame: a pandas data frame, or what has its columns.
+            by: the column that names the groups; members have its values as names (several: `a, b`).
+            model: takes `(rows, features)`; a module, or a function that makes one.
+            target: the column to learn. Floating-point numbers are regressed; anything else is a class, its
+                place among the sorted values.
+            features: columns that the model gets; all others if None.
+            loss: by the target if None.
+            metric: by the target if None.
+            validation: share of each group's rows kept for validation.
+            seed: of members, and of that choice.
+            backend: as for `Fleet`.
+            out: as for `Fleet`.
+            threads: as for `Fleet`.
+            settings: of every member, as for `Member`.
+
+        Raises:
+            InputError: a column is missing, is no number, or holds NaN; no rows.
+        """
+        table, members = from_frame(
+            frame,
+            by=by,
+            target=target,
+            features=features,
+            loss=loss,
+            metric=metric,
+            validation=validation,
+            seed=seed,
+            settings=settings,
+        )
+        fleet = cls(members, model=model, backend=backend, out=out, threads=threads)
+        fleet._table = table
+        return fleet
 
     # ---- who is in it
 
@@ -148,9 +209,59 @@ class Fleet:
         Raises:
             InputError: the save is another fleet's, a disk is full, members can't be stacked, …
         """
-        self.callbacks = list(callbacks)
+        self.callbacks, self._router = list(callbacks), None
         Loop(self, quiet=quiet).run(resume=resume)
         return self
+
+    def refit(self, frame: Any, **fit: Any) -> list[str]:
+        """Train again those groups whose rows changed, and new ones; the others keep their weights.
+
+        Args:
+            frame: a whole table, as for `from_frame`.
+            fit: as for `fit`.
+
+        Returns:
+            the names of those that trained.
+        """
+        changed = refit(self, frame)
+        self.fit(**fit)
+        return changed
+
+    # ---- use
+
+    def outputs(self, data: Any, member: str | Sequence[str] | None = None) -> Tensor:
+        """What each row's member gives for it, all in one batched pass: `(rows, …)`.
+
+        Args:
+            data: rows as array, tensor, named columns, or a frame like the one of `from_frame`.
+            member: the name of each row's member, or one for all; a frame's own column if None.
+
+        Raises:
+            InputError: a member is not there, or there are not as many names as rows.
+        """
+        return predict(self, data, member)[0]
+
+    def predict(self, data: Any, member: str | Sequence[str] | None = None) -> NDArray[Any]:
+        """Each row's prediction: a class (as in the frame, or its number) or the model's numbers.
+
+        Args and errors as for `outputs`.
+        """
+        outputs, logits = predict(self, data, member)
+        if logits:
+            chosen = outputs.argmax(-1).numpy()
+            classes = None if self._table is None else self._table.layout.classes
+            return chosen if classes is None else np.array(classes)[chosen]
+        return outputs.squeeze(-1).numpy() if outputs.shape[-1] == 1 else outputs.numpy()
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write each member's network into a folder of its own; transformers' models as transformers does.
+
+        A task's head lies beside the body as `head.safetensors`.
+
+        Returns:
+            the folders.
+        """
+        return export(self, Path(folder))
 
     # ---- what the loop needs
 
@@ -177,6 +288,11 @@ class Fleet:
         for name, member in list(self._waiting.items()):
             if isinstance(member.start, After) and member.start.member == ended:
                 self._start(name)
+
+    def _remove(self, name: str) -> None:
+        """Forget a member that has ended."""
+        del self._trainees[name], self._states[name]
+        self._groups = [group for group in self._groups if name not in group.names]
 
     def _restore(self, name: str, state: State, facts: Mapping[str, Any]) -> None:
         """A member as it was saved."""

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from plait.errors import InputError
 from plait.fleet._auto import Choice
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from plait.fleet._fleet import Fleet
 
 _LOG = "metrics.jsonl"
+
+
+def _best(name: str) -> str:
+    """What the weights of a member's best validation are saved as; `=` is not in any other file's name."""
+    return f"{quote(name, safe=' ')}=best"
 
 
 class FleetWarning(UserWarning):
@@ -166,7 +172,7 @@ class Loop:
             at = (trainee.step, trainee.status)
             states[name] = None if self._saved.get(name) == at else fleet.state(name)
             self._saved[name] = at
-        states |= {f".best.{name}": state for name, state in fleet._kept.items()}
+        states |= {_best(name): state for name, state in fleet._kept.items()}
         place = self.store.write(fleet.round, states, self._facts(self.log.size()))
         tell(fleet.callbacks, "on_save", fleet, place)
 
@@ -203,7 +209,7 @@ class Loop:
             state = self.store.state(newest, name)
             fleet._restore(name, state, {k: v for k, v in fact.items() if k != "fingerprint"})
             self._saved[name] = (fact["step"], fact["status"])
-        fleet._kept = {name: self.store.state(newest, f".best.{name}") for name in facts["kept"]}
+        fleet._kept = {name: self.store.state(newest, _best(name)) for name in facts["kept"]}
         fleet._groups = regrouped(facts["groups"], fleet._trainees)
         fleet.choices = {name: Choice(**choice) for name, choice in facts["choices"].items()}
         fleet.round = facts["round"]

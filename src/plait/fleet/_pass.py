@@ -31,15 +31,8 @@ class Pass:
     def __init__(self, trainees: Sequence[Trainee], device: torch.device) -> None:
         first = trainees[0]
         self.task = first.task
-        self.network = copy.deepcopy(first.network).to(device)
+        self.network, self.classes = widest_network(trainees, device)
         self.network.train()
-        counts = [_outputs(t) for t in trainees]
-        #: `(members, classes)`: which outputs a member's head has, if they differ.
-        self.classes: Tensor | None = None
-        if len(set(counts)) > 1:
-            widest = torch.arange(max(counts), device=device)
-            self.classes = widest < torch.tensor(counts, device=device).unsqueeze(1)
-            self.network.head = _wider(self.network.head, max(counts))
         #: Whether the network drops anything; True until it has run.
         self.drops = True
 
@@ -58,8 +51,28 @@ class Pass:
             return list(gradients.values()), loss, weight, after
 
         every = (0, 0, 0, None if stack.shared else 0, _dim(stack.rows), 0, _dim(self.classes))
-        return vmap(one, in_dims=every)(
-            parameters, frozen, buffers, stack.batch, stack.rows, keys, self.classes
+        arguments = (parameters, frozen, buffers, stack.batch, stack.rows, keys, self.classes)
+        try:
+            return vmap(one, in_dims=every)(*arguments)
+        except InputError:
+            raise
+        except Exception as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> InputError:
+        """What torch.func could not take: the innermost module that was running, and what PyTorch said."""
+        names = {id(module): name for name, module in self.network.named_modules()}
+        place, trace = "", error.__traceback__
+        kind = type(self.network).__name__
+        while trace is not None:
+            module = trace.tb_frame.f_locals.get("self")
+            if id(module) in names:
+                place, kind = names[id(module)], type(module).__name__
+            trace = trace.tb_next
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        where = f"module `{place}` ({kind})" if place else f"the network ({kind})"
+        return InputError(
+            f"{where} can't be stacked: {said}", hint='backend="sequential" trains it, member by member'
         )
 
     def _total(
@@ -84,6 +97,21 @@ class Pass:
 
 def _dim(tensor: Tensor | None) -> int | None:
     return None if tensor is None else 0
+
+
+def widest_network(trainees: Sequence[Trainee], device: torch.device) -> tuple[nn.Module, Tensor | None]:
+    """A network with the structure of all, its head as wide as the widest.
+
+    Returns:
+        the network, and which outputs each member's head has, `(members, classes)`, if they differ.
+    """
+    network = copy.deepcopy(trainees[0].network).to(device)
+    counts = [_outputs(t) for t in trainees]
+    if len(set(counts)) == 1:
+        return network, None
+    network.head = _wider(network.head, max(counts))
+    widest = torch.arange(max(counts), device=device)
+    return network, widest < torch.tensor(counts, device=device).unsqueeze(1)
 
 
 def _outputs(trainee: Trainee) -> int:

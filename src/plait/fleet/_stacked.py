@@ -37,13 +37,13 @@ class Stacked:
         self._pass = Pass(trainees, device)
         names = first.trained()
         self._sizes = [{n: s.parameters[n].shape for n in s.parameters} for s in states]
-        self.parameters = {n: self._stack([s.parameters[n] for s in states]) for n in names}
+        self.parameters = {n: stacked([s.parameters[n] for s in states], device) for n in names}
         self.frozen = {
-            n: self._stack([s.parameters[n] for s in states])
+            n: stacked([s.parameters[n] for s in states], device)
             for n in states[0].parameters
             if n not in self.parameters
         }
-        self.buffers = {n: self._stack([s.buffers[n] for s in states]) for n in states[0].buffers}
+        self.buffers = {n: stacked([s.buffers[n] for s in states], device) for n in states[0].buffers}
         self.optimizer = Optimizer(
             first.member.optimizer,
             list(self.parameters.values()),
@@ -55,16 +55,6 @@ class Stacked:
         self._restore(states)
         self._captured = Captured(self._pass)
         self._fixed = _fixed(trainees)
-
-    def _stack(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Tensors on a new first dimension; smaller ones (heads of fewer classes) get zeros."""
-        shape = tuple(max(sizes) for sizes in zip(*(t.shape for t in tensors), strict=True))
-        if all(t.shape == shape for t in tensors):
-            return torch.stack([t.to(self.device) for t in tensors])
-        stacked = torch.zeros((len(tensors), *shape), dtype=tensors[0].dtype, device=self.device)
-        for row, tensor in zip(stacked, tensors, strict=True):
-            row[: len(tensor)] = tensor
-        return stacked
 
     def _restore(self, states: Sequence[State]) -> None:
         for index, moment in enumerate(self.optimizer.moments):
@@ -134,6 +124,17 @@ class Stacked:
             ],
             step,
         )
+
+
+def stacked(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Tensors on a new first dimension; smaller ones (heads of fewer classes) are filled up with zeros."""
+    shape = tuple(max(sizes) for sizes in zip(*(t.shape for t in tensors), strict=True))
+    if all(t.shape == shape for t in tensors):
+        return torch.stack([t.to(device) for t in tensors])
+    whole = torch.zeros((len(tensors), *shape), dtype=tensors[0].dtype, device=device)
+    for row, tensor in zip(whole, tensors, strict=True):
+        row[: len(tensor)] = tensor
+    return whole
 
 
 def _fixed(trainees: Sequence[Trainee]) -> dict[str, Floats]:

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -56,7 +57,7 @@ class Store:
         try:
             beside.mkdir(parents=True)
             for name, state in states.items():
-                path = beside / f"{name}.safetensors"
+                path = beside / _file(name)
                 if state is None and before is not None:
                     _link(before / path.name, path)
                 elif state is not None:
@@ -96,7 +97,7 @@ class Store:
         Raises:
             InputError: its file is missing or damaged.
         """
-        path = place / f"{name}.safetensors"
+        path = place / _file(name)
         state = State({}, {})
         try:
             with safe_open(path, "pt") as file:
@@ -107,6 +108,11 @@ class Store:
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise InputError(f"it can't be read: {error}", where=str(path)) from error
         return state
+
+
+def _file(name: str) -> str:
+    """A member's file: names may hold what a file's name can't."""
+    return (name if name.endswith("=best") else quote(name, safe=" ")) + ".safetensors"
 
 
 def _flat(state: State) -> dict[str, torch.Tensor]:

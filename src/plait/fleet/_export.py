@@ -1,0 +1,56 @@
+"""A fleet's members as folders: what transformers saves, or a safetensors file, and the head beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from safetensors.torch import save_model
+from torch import nn
+
+from plait.errors import InputError
+from plait.fleet._member import described
+from plait.tasks import Headed
+
+if TYPE_CHECKING:
+    from plait.fleet._fleet import Fleet
+
+
+def export(fleet: Fleet, folder: Path) -> list[Path]:
+    """Write every member's network into a folder of its own.
+
+    Returns:
+        the folders, in the fleet's order.
+
+    Raises:
+        InputError: the folder is there and not empty, or can't be written.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError("the folder is not empty", where=str(folder), hint="give another one")
+    made = []
+    try:
+        for name in fleet._trainees:
+            place = folder / quote(name, safe=" ")
+            place.mkdir(parents=True, exist_ok=True)
+            _write(fleet[name], place)
+            trainee = fleet._trainees[name]
+            about: dict[str, Any] = {"member": described(trainee.member), "task": trainee.task.name}
+            about |= {"steps": trainee.step, "status": trainee.status, "best": trainee.best}
+            text = json.dumps(about, indent=1, default=str)
+            (place / "member.json").write_text(text + "\n", encoding="utf-8")
+            made.append(place)
+    except OSError as error:
+        raise InputError(f"it could not be written: {error}", where=str(folder)) from error
+    return made
+
+
+def _write(network: nn.Module, place: Path) -> None:
+    body: Any = network.body if isinstance(network, Headed) else network
+    if isinstance(network, Headed):
+        save_model(network.head, str(place / "head.safetensors"))
+    if hasattr(body, "save_pretrained"):
+        body.save_pretrained(place)
+    else:
+        save_model(body, str(place / "model.safetensors"))

@@ -1,0 +1,185 @@
+"""What a fleet is told that it can't do: one message each, before the first step."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from networks import CNN, MLP, labelled, task
+from torch import nn
+
+from plait.errors import InputError
+from plait.fleet import After, Fleet, Member
+from plait.tasks import Columns, CrossEntropy, SquaredError, Task
+
+
+def refused(message: str, *members: Member, **kwargs: Any) -> None:
+    kwargs = {"tasks": task(MLP), "model": lambda: MLP().double()} | kwargs
+    with pytest.raises(InputError, match=message):
+        Fleet(members, **kwargs).fit()
+
+
+def test_two_members_of_one_name() -> None:
+    refused("two members are called `a`", Member(name="a", steps=1), Member(name="a", steps=2))
+
+
+def test_no_member() -> None:
+    refused("a fleet needs a member")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "give `steps` or `epochs`"),
+        ({"steps": 1, "epochs": 1}, "give `steps` or `epochs`"),
+        ({"steps": 0}, "`steps` is 0"),
+        ({"steps": 1, "lr": -1}, "`lr` is -1"),
+        ({"steps": 1, "lr": float("nan")}, "`lr` is nan"),
+        ({"steps": 1, "betas": (1.0, 0.9)}, "`betas`"),
+        ({"steps": 1, "clip": 0}, "`clip` is 0"),
+        ({"steps": 1, "batch_size": 0}, "`batch_size` is 0"),
+        ({"steps": 1, "optimizer": "adamv"}, "`optimizer` is `adamv`\n  hint: did you mean `adamw`"),
+        ({"steps": 1, "schedule": "cosin"}, "did you mean `cosine`"),
+        ({"steps": 1, "patience": 2}, "need validations"),
+    ],
+)
+def test_settings_out_of_bounds(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Member(name="a", **settings)
+
+
+def test_members_of_different_architectures_in_one_stack() -> None:
+    wide = Member(name="wide", steps=1, start=lambda: MLP(width=32).double())
+    refused(
+        "members `a` and `wide` can't share a stack: tensor `first.weight`",
+        Member(name="a", steps=1),
+        wide,
+        backend="stacked",
+    )
+
+
+def test_members_that_drop_differently_in_one_stack() -> None:
+    other = Member(name="b", steps=1, start=lambda: MLP(dropout=0.2).double())
+    refused("can't share a stack: module `dropout`", Member(name="a", steps=1), other, backend="stacked")
+
+
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(12, 3).double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.inner(x)
+        return x if x.sum() > 0 else -x
+
+
+class Outer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch = Branching()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.branch(x)
+
+
+def test_a_module_that_cannot_be_vmapped_is_named_and_auto_trains_it_alone() -> None:
+    own = [Member(name="a", steps=2), Member(name="b", steps=2)]
+    refused(
+        r"module `branch` \(Branching\) can't be stacked.*\n.*sequential",
+        *own,
+        model=Outer,
+        backend="stacked",
+    )
+    fleet = Fleet(own, task(MLP), model=Outer).fit()
+    assert [choice.kind for choice in fleet.choices.values()] == ["sequential"]
+    assert set(fleet.status.values()) == {"finished"}
+
+
+def test_batches_of_unequal_size_under_batch_norm() -> None:
+    make = functools.partial(CNN, normalised=True)
+    own = [Member(name="a", steps=1, batch_size=8), Member(name="b", steps=1, batch_size=16)]
+    refused(
+        "`normal` normalises over a batch",
+        *own,
+        tasks=task(CNN, 64),
+        model=lambda: make().double(),
+        backend="stacked",
+    )
+
+
+def test_data_and_head_that_disagree() -> None:
+    wide = Task("t", {"train": (torch.randn(9, 5, dtype=torch.float64), torch.zeros(9, dtype=torch.int64))})
+    refused("data, network and loss of task `t` don't fit", Member(name="a", steps=1, task=wide))
+
+
+def test_a_label_out_of_range() -> None:
+    x, y = torch.randn(9, 12), torch.arange(9)
+    with pytest.raises(InputError, match="label 8 is out of range: the head has 3 outputs"):
+        Task("t", {"train": (x, y)}, head=nn.Linear(3, 3))
+    without_head = Task("t", {"train": (x.double(), y)})
+    refused("label 8 is out of range", Member(name="a", steps=1, task=without_head))
+
+
+def test_an_empty_split() -> None:
+    with pytest.raises(InputError, match="task `t`: split `train` is empty"):
+        Task("t", {"train": (torch.randn(0, 12), torch.zeros(0, dtype=torch.int64))})
+
+
+def test_a_task_that_is_not_there() -> None:
+    refused("there is no task `tusk`\n  hint: did you mean `task`", Member(name="a", steps=1, task="tusk"))
+    refused("it has no task", Member(name="a", steps=1), tasks=None)
+
+
+def test_a_task_without_training_data() -> None:
+    only = Task("t", {"test": labelled(MLP, 5)})
+    refused("there is no split `train`", Member(name="a", steps=1, task=only))
+
+
+def test_nothing_to_start_from() -> None:
+    refused("there is nothing to start from", Member(name="a", steps=1), model=None)
+
+
+def test_members_that_wait_for_each_other() -> None:
+    refused(
+        "waits for itself",
+        Member(name="a", steps=1, start=After("b")),
+        Member(name="b", steps=1, start=After("a")),
+    )
+    refused("it starts after `z`", Member(name="a", steps=1, start=After("z")))
+
+
+def test_a_network_without_anything_to_train() -> None:
+    refused(
+        "no parameter is trained",
+        Member(name="a", steps=1),
+        model=lambda: MLP().double().requires_grad_(False),
+    )
+
+
+def test_a_backend_that_is_not_there() -> None:
+    refused(
+        "there is no backend `stack`\n  hint: did you mean `stacked`",
+        Member(name="a", steps=1),
+        backend="stack",
+    )
+
+
+def test_a_loss_that_gives_one_number() -> None:
+    class Mean(SquaredError):
+        def __call__(self, outputs: Any, batch: Any) -> Any:
+            values, weights = super().__call__(outputs, batch)
+            return values.mean(), weights
+
+    x = torch.randn(9, 12, dtype=torch.float64)
+    wrong = Task("t", {"train": (x, torch.randn(9, 3))}, loss=Mean())
+    refused("one value and one weight for each example", Member(name="a", steps=1, task=wrong))
+
+
+def test_splits_that_share_a_source() -> None:
+    x, y = torch.randn(2, 12), torch.zeros(2, dtype=torch.int64)
+    first = Columns({"input": x, "label": y}, source=["one.txt", "two.txt"])
+    second = Columns({"input": x, "label": y}, source=["two.txt", "three.txt"])
+    with pytest.raises(InputError, match=r"splits `train` and `test` share `two.txt`"):
+        Task("t", {"train": first, "test": second}, loss=CrossEntropy())
