@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from plait.errors import MissingExtra
+from plait.errors import InputError, MissingExtra
 from plait.fleet._lora_config import check_config, check_targets, no_target
 from plait.fleet._member import Member
 from plait.fleet._resident import shell
@@ -78,13 +78,18 @@ def describe(member: Member, base: nn.Module) -> Adapter:
         for name, module in model.named_modules()
         if hasattr(module, "lora_A")
     }
-    initial = {name: p.detach().clone() for name, p in trained(model).items()}
-    config = model.peft_config["default"]
     saved = tuple(
         name.removeprefix(PREFIX)
         for name, module in model.named_modules()
         if hasattr(module, "modules_to_save") and hasattr(module, "original_module")
     )
+    initial = {name: p.detach().clone() for name, p in trained(model).items()}
+    if saved and any(p.dtype != adapter_type(base) for p in initial.values()):
+        hint = "load the base in float32, or give the task a head of its own"
+        raise InputError(
+            f"`{saved[0]}` would be trained in 16 bits", where=f"member `{member.name}`", hint=hint
+        )
+    config = model.peft_config["default"]
     return Adapter(config, layers, saved, float(config.lora_dropout), initial)
 
 

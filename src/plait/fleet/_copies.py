@@ -33,7 +33,7 @@ class Copies(nn.Module):
         members = len(self._own)
         outputs = []
         for member, own in enumerate(self._own):
-            args = [_rows(value, member, members) for value in given]
+            args = tuple(_rows(value, member, members) for value in given)
             kwargs = {name: _rows(value, member, members) for name, value in named.items()}
             with self._alone(member):
                 module = self._module[0]
