@@ -16,6 +16,8 @@ _PLAIN = (bool, int, float, str, type(None), tuple)
 def signature(trainee: Trainee) -> tuple[Any, ...]:
     """What members of one stack have in common; equal for those that can be stacked."""
     member, task = trainee.member, trainee.task
+    if member.lora is not None:
+        return ("adapters", id(trainee.network), task.meet, member.optimizer, member.decay, member.nesterov)
     return (
         _structure(trainee),
         task.loss,
@@ -36,6 +38,10 @@ def check(trainees: Sequence[Trainee]) -> None:
         InputError: it names two members and what they differ in.
     """
     first = trainees[0]
+    for each in trainees:
+        if each.member.lora is not None:
+            what = f"member `{each.member.name}` has a LoRA adapter, and stacks hold whole networks"
+            raise InputError(what, hint='give backend="auto" or backend="adapters"')
     for other in trainees[1:]:
         if signature(other) != signature(first):
             raise InputError(

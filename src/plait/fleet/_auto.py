@@ -32,20 +32,24 @@ class Choice:
 def choose(trainees: Sequence[Trainee], states: Callable[[Trainee], State], place: Place) -> Choice:
     """The fastest way to train members that are alike; their states stay as they are."""
     count = len(trainees)
-    if count == 1:
-        return Choice("sequential", 1, {})
-    try:
-        check(trainees)
-    except InputError:
+    fast = "stacked" if trainees[0].member.lora is None else "adapters"
+    if fast == "stacked" and (count == 1 or not _stackable(trainees)):
         return Choice("sequential", count, {})
     seconds = {("sequential", count): _timed("sequential", trainees, states, place)}
     for size in sorted({count, *(s for s in (4, 16) if s < count)}, reverse=True):
         # A group of `size` stands for all: its time, as many times as there are groups.
-        sample = trainees[:size]
-        seconds["stacked", size] = _timed("stacked", sample, states, place) * count / size
+        seconds[fast, size] = _timed(fast, trainees[:size], states, place) * count / size
     kind, size = min(seconds, key=lambda key: seconds[key])
     told = {f"{kind} × {size}": round(value, 6) for (kind, size), value in seconds.items()}
     return Choice(kind, size, told)
+
+
+def _stackable(trainees: Sequence[Trainee]) -> bool:
+    try:
+        check(trainees)
+    except InputError:
+        return False
+    return True
 
 
 def _timed(kind: str, trainees: Sequence[Trainee], states: Callable[[Trainee], State], place: Place) -> float:

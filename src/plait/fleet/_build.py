@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from plait.errors import InputError, nearest, raise_all
+from plait.fleet._adapter import adapted
 from plait.fleet._member import After, Member
-from plait.fleet._trainee import Trainee
+from plait.fleet._trainee import State, Trainee
 from plait.tasks import Columns, CrossEntropy, Ragged, Subset, Suite, Task
 
 
@@ -100,17 +101,47 @@ def build(
     Raises:
         InputError: there is nothing to start from, or head and data disagree.
     """
-    examples = task.split("train")
-    if start is not None:
-        network = copy.deepcopy(start)
-    else:
-        body = _body(member, model)
-        network = task.with_body(body, copy_body=False)
+    steps = member.length(len(task.split("train")))
+    network = (
+        copy.deepcopy(start) if start is not None else task.with_body(_body(member, model), copy_body=False)
+    )
     if not any(p.requires_grad for p in network.parameters()):
         raise InputError("no parameter is trained", where=_where(member), hint="set requires_grad of some")
-    trainee = Trainee(member, task, network, member.length(len(examples)))
-    _try(trainee)
+    _try(member, task, network)
+    return Trainee(member, task, network, steps)
+
+
+def build_adapter(member: Member, task: Task, base: nn.Module) -> Trainee:
+    """A member with a `lora` over a base, ready to train; the base is not copied.
+
+    Raises:
+        InputError: a target matches no layer, or base, head and data disagree.
+    """
+    trainee = Trainee(member, task, base, member.length(len(task.split("train"))))
+    _try(member, task, adapted(member, base, task, trainee.initial().parameters))
     return trainee
+
+
+def started(member: Member, own: State, other: State) -> State:
+    """An adapter's state that starts with another's weights.
+
+    Raises:
+        InputError: the two adapters are not of one shape.
+    """
+    shapes = {name: tuple(t.shape) for name, t in own.parameters.items()}
+    for name, shape in shapes.items():
+        found = other.parameters.get(name)
+        if found is None or tuple(found.shape) != shape:
+            told = "is not there" if found is None else f"has shape {tuple(found.shape)}"
+            what = f"`{name}` has shape {shape}, and {told} in the member that it starts after"
+            raise InputError(what, where=_where(member), hint="give both one LoraConfig")
+    return State({name: other.parameters[name].clone() for name in shapes}, {})
+
+
+def base_of(member: Member, model: nn.Module | Callable[[], nn.Module] | None) -> nn.Module:
+    """The base that a member's adapter stands on: a module as it is, never a copy."""
+    source = model if member.start is None else member.start
+    return source if isinstance(source, nn.Module) else _body(member, model)
 
 
 def _body(member: Member, model: nn.Module | Callable[[], nn.Module] | None) -> nn.Module:
@@ -159,19 +190,19 @@ def _loaded(member: Member, body: nn.Module, path: str) -> nn.Module:
     return body
 
 
-def _try(trainee: Trainee) -> None:
+def _try(member: Member, task: Task, network: nn.Module) -> None:
     """Two examples through the network: data, network, head and loss fit each other.
 
     Raises:
         InputError: they don't; it says what PyTorch said.
     """
-    member, task, network = trainee.member, trainee.task, trainee.network
-    rows = list(range(min(2, len(trainee.examples))))
+    examples = task.split("train")
+    rows = list(range(min(2, len(examples))))
     was = network.training
     network.eval()
     try:
         with torch.no_grad():
-            batch = trainee.examples.batch(rows)
+            batch = examples.batch(rows)
             device = next(network.parameters()).device
             batch = {name: column.to(device) for name, column in batch.items()}
             outputs = task.outputs(network, batch)

@@ -50,15 +50,28 @@ def keep_mask(key: Tensor, call: int, shape: tuple[int, ...], p: float) -> Tenso
         shape: of what is dropped from.
         p: probability of dropping.
     """
+    return hashed(key ^ salt(call), shape) >= threshold(p)
+
+
+def salt(call: int) -> int:
+    """What a call's number changes in a key."""
+    return _signed((call + 1) * 0x9E3779B9 % (1 << 32))
+
+
+def threshold(p: float) -> int:
+    """The hash from which on an entry stays."""
+    return min(round(p * (1 << 32)), (1 << 32) - 1) - _SIGNED
+
+
+def hashed(key: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A hash of key and coordinates, int32; keys broadcast against the shape."""
     place = torch.zeros((), dtype=torch.int32, device=key.device)
     for back, size in enumerate(reversed(shape)):
         steps = torch.arange(size, dtype=torch.int32, device=key.device) * _signed(
             _STRIDES[back % len(_STRIDES)]
         )
         place = steps.view(-1, *[1] * back) + place
-    salted = _mixed(key ^ _signed((call + 1) * 0x9E3779B9 % (1 << 32)))
-    drop = min(round(p * (1 << 32)), (1 << 32) - 1) - _SIGNED
-    return _mixed(place ^ salted) >= drop
+    return _mixed(place ^ _mixed(key))
 
 
 class Dropout(TorchFunctionMode):

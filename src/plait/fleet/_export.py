@@ -12,6 +12,7 @@ from torch import nn
 
 from plait.errors import InputError
 from plait.fleet._member import described
+from plait.fleet._save_adapter import save_adapter
 from plait.tasks import Headed
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def export(fleet: Fleet, folder: Path) -> list[Path]:
-    """Write every member's network into a folder of its own.
+    """Write every member's network, or its adapter as PEFT writes it, into a folder of its own.
 
     Returns:
         the folders, in the fleet's order.
@@ -34,8 +35,11 @@ def export(fleet: Fleet, folder: Path) -> list[Path]:
         for name in fleet._trainees:
             place = folder / quote(name, safe=" ")
             place.mkdir(parents=True, exist_ok=True)
-            _write(fleet[name], place)
             trainee = fleet._trainees[name]
+            if trainee.member.lora is not None:
+                save_adapter(fleet.state(name), trainee.adapter, place)
+            else:
+                _write(fleet[name], place)
             about: dict[str, Any] = {"member": described(trainee.member), "task": trainee.task.name}
             about |= {"steps": trainee.step, "status": trainee.status, "best": trainee.best}
             text = json.dumps(about, indent=1, default=str)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from typing import Any
 
 from plait.fleet._architecture import signature
 from plait.fleet._member import described
@@ -25,7 +26,11 @@ def _made(trainee: Trainee) -> str:
     held = examples.whole if isinstance(examples, Subset) else examples
     data = digest(examples) if isinstance(held, Columns | Ragged) else str(len(examples))
     settings = json.dumps(described(trainee.member), sort_keys=True, default=str)
+    own: Any = signature(trainee)
+    if trainee.member.lora is not None:
+        base = [(n, tuple(p.shape), p.dtype) for n, p in trainee.network.named_parameters()]
+        own = (trainee.task.meet, trainee.task.loss, base)
     # Functions are told by their addresses too, which are others in every process.
-    structure = re.sub(r" at 0x[0-9a-f]+", "", repr(signature(trainee)))
+    structure = re.sub(r" at 0x[0-9a-f]+", "", repr(own))
     parts = [settings, data, structure]
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()

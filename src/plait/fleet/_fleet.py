@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from plait.errors import InputError, nearest
+from plait.fleet._adapter import adapted
 from plait.fleet._architecture import signature
 from plait.fleet._auto import Choice, choose
-from plait.fleet._build import build, check_names, find_task, named_tasks
+from plait.fleet._build import base_of, build, build_adapter, check_names, find_task, named_tasks, started
 from plait.fleet._export import export
 from plait.fleet._groups import BackendName, Group, Place, grouped
 from plait.fleet._loop import Loop
@@ -84,6 +85,7 @@ class Fleet:
         self._states: dict[str, State] = {}
         self._kept: dict[str, State] = {}
         self._groups: list[Group] = []
+        self._bases: dict[Any, nn.Module] = {}
         self._table: Table | None = None
         self._router: Router | None = None
         if not members:
@@ -168,10 +170,15 @@ class Fleet:
         return name in self.members
 
     def __getitem__(self, name: str) -> nn.Module:
-        """A member's network with its weights of the moment, head included: a plain module, a copy."""
-        trainee = self._trainee(name)
+        """A member's network with its weights of the moment, head included: a plain module, a copy.
+
+        With a `lora` it is a PEFT model around the fleet's one base, whose weights it shares.
+        """
+        trainee, state = self._trainee(name), self.state(name)
+        if trainee.member.lora is not None:
+            return adapted(trainee.member, trainee.network, trainee.task, state.parameters).eval()
         network = copy.deepcopy(trainee.network).to("cpu")
-        _load(network, self.state(name))
+        _load(network, state)
         return network.eval()
 
     def state(self, name: str) -> State:
@@ -254,7 +261,8 @@ class Fleet:
         return outputs.squeeze(-1).numpy() if outputs.shape[-1] == 1 else outputs.numpy()
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write each member's network into a folder of its own; transformers' models as transformers does.
+        """Write each member's network into a folder of its own: transformers' models as transformers does,
+        adapters as PEFT does, others as safetensors.
 
         A task's head lies beside the body as `head.safetensors`.
 
@@ -278,10 +286,26 @@ class Fleet:
     def _start(self, name: str) -> None:
         """A waiting member starts."""
         member = self._waiting.pop(name)
-        start = self[member.start.member] if isinstance(member.start, After) else None
-        trainee = build(member, find_task(member, self.tasks), self.model, start)
-        self._trainees[name] = trainee
-        self._states[name] = trainee.initial()
+        task, first = find_task(member, self.tasks), member.start
+        if member.lora is not None:
+            trainee = build_adapter(member, task, self._base(member))
+        else:
+            start = self[first.member] if isinstance(first, After) else None
+            trainee = build(member, task, self.model, start)
+        state = trainee.initial()
+        if member.lora is not None and isinstance(first, After):
+            state = started(member, state, self.state(first.member))
+        self._trainees[name], self._states[name] = trainee, state
+
+    def _base(self, member: Member) -> nn.Module:
+        """The one base of all members with adapters that start alike."""
+        if isinstance(member.start, After):
+            return self._trainees[member.start.member].network
+        source = self.model if member.start is None else member.start
+        key = source if isinstance(source, str | Path) else id(source)
+        if key not in self._bases:
+            self._bases[key] = base_of(member, self.model)
+        return self._bases[key]
 
     def _start_waiting(self, ended: str) -> None:
         """Those start that waited for a member."""

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import torch
 
 from plait.errors import InputError, nearest
+from plait.fleet._adapter_check import check as check_adapters
+from plait.fleet._adapters import Adapters
 from plait.fleet._architecture import check, signature
 from plait.fleet._backend import Backend
 from plait.fleet._sequential import Sequential
@@ -54,6 +56,8 @@ class Group:
 
 def make(kind: str, trainees: Sequence[Trainee], states: Sequence[State], place: Place) -> Backend:
     """A backend for some members."""
+    if kind == "adapters":
+        return Adapters(trainees, states, place.device, place.threads)
     if kind == "stacked":
         return Stacked(trainees, states, place.device, place.threads)
     return Sequential(trainees, states, place.device)
@@ -80,9 +84,9 @@ def grouped(
         return []
     if backend == "sequential":
         return [Group("sequential", list(trainees))]
-    if backend == "stacked":
-        check(trainees)
-        return [Group("stacked", list(trainees))]
+    if backend in ("stacked", "adapters"):
+        check(trainees) if backend == "stacked" else check_adapters(trainees)
+        return [Group(backend, list(trainees))]
     groups = []
     for alike in families(trainees):
         kind, size = choose(alike)

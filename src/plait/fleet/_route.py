@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from plait.fleet._adapter import adapted
 from plait.fleet._dropout import dropout
 from plait.fleet._groups import families
 from plait.fleet._pass import widest_network
@@ -44,9 +45,9 @@ class Router:
 
     def __init__(self, members: Mapping[str, tuple[Trainee, State]], device: torch.device) -> None:
         self.device = device
-        self.families = [
-            self._family(family, members) for family in families([t for t, _ in members.values()])
-        ]
+        whole = [t for t, _ in members.values() if t.member.lora is None]
+        self.families = [self._family(family, members) for family in families(whole)]
+        self._adapters = {n: own for n, own in members.items() if own[0].member.lora is not None}
 
     def _family(self, family: Sequence[Trainee], members: Mapping[str, tuple[Trainee, State]]) -> _Family:
         names = [t.member.name for t in family]
@@ -69,9 +70,26 @@ class Router:
             for rows, outputs in self._passes(family, batch, mine, places[mine]):
                 if not found.numel():
                     found = outputs.new_full((len(codes), *outputs.shape[1:]), -torch.inf)
-                found = _widened(found, outputs)
-                found[torch.from_numpy(rows), : outputs.shape[1]] = outputs
+                found = _placed(found, rows, outputs)
+        for rows, outputs in self._each_adapter(batch, names, codes):
+            if not found.numel():
+                found = outputs.new_full((len(codes), *outputs.shape[1:]), -torch.inf)
+            found = _placed(found, rows, outputs)
         return found
+
+    def _each_adapter(
+        self, batch: Batch, names: Sequence[str], codes: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """Rows of members with adapters, one member after another: the base's passes are most of the work."""
+        for code, name in enumerate(names):
+            rows = np.flatnonzero(codes == code)
+            if name not in self._adapters or not len(rows):
+                continue
+            trainee, state = self._adapters[name]
+            network = adapted(trainee.member, trainee.network, trainee.task, state.parameters).eval()
+            part = {n: column[torch.from_numpy(rows)].to(self.device) for n, column in batch.items()}
+            with torch.no_grad():
+                yield rows, trainee.task.outputs(network, part).cpu()
 
     def _passes(
         self, family: _Family, batch: Batch, rows: NDArray[np.int64], places: NDArray[np.int64]
@@ -116,6 +134,12 @@ class Router:
         if family.classes is not None:
             outputs = outputs.masked_fill(~family.classes[members].unsqueeze(1), -torch.inf)
         return outputs.cpu()
+
+
+def _placed(found: Tensor, rows: NDArray[np.int64], outputs: Tensor) -> Tensor:
+    found = _widened(found, outputs)
+    found[torch.from_numpy(rows), : outputs.shape[1]] = outputs
+    return found
 
 
 def _widened(found: Tensor, outputs: Tensor) -> Tensor:

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from plait.fleet._adapter import adapted, trained
 from plait.fleet._backend import Steps
 from plait.fleet._dropout import dropout, step_key
+from plait.fleet._recompute import recomputing
 from plait.fleet._trainee import State, Trainee
 from plait.tasks import Batch
 
@@ -43,9 +45,15 @@ class _Lone:
     def __init__(self, trainee: Trainee, state: State, device: torch.device) -> None:
         self.trainee, self.device = trainee, device
         self.network = trainee.network.to(device)
+        if trainee.member.lora is None:
+            _load(self.network, state)
+            self.parameters = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
+            self.held = dict(self.network.named_parameters())
+        else:
+            self.network = adapted(trainee.member, self.network, trainee.task, state.parameters)
+            self.held = self.parameters = trained(self.network)
         self.network.train()
-        _load(self.network, state)
-        self.parameters = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
+        recomputing(self.network)
         self.optimizer = _optimizer(trainee, self.parameters)
         self._restore(state)
         #: Whether the network drops anything; not known before it has run.
@@ -94,8 +102,8 @@ class _Lone:
 
     def state(self) -> State:
         state = State(
-            {name: p.detach().clone() for name, p in self.network.named_parameters()},
-            {name: b.detach().clone() for name, b in self.network.named_buffers()},
+            {name: p.detach().clone() for name, p in self.held.items()},
+            {name: b.detach().clone() for name, b in self._buffers()},
             step=self.trainee.step,
         )
         for key in _MOMENTS[self.trainee.member.optimizer]:
@@ -107,6 +115,10 @@ class _Lone:
             if any(moment is not None for moment in held.values()):
                 state.moments.append({n: m.detach().clone() for n, m in held.items() if m is not None})
         return state
+
+    def _buffers(self) -> list[tuple[str, Tensor]]:
+        """Those that are the member's own."""
+        return list(self.network.named_buffers()) if self.trainee.member.lora is None else []
 
     def _restore(self, state: State) -> None:
         keys = _MOMENTS[self.trainee.member.optimizer]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from plait.fleet._adapter import Adapter, describe, initial
 from plait.fleet._member import Member
 from plait.fleet._stream import rows
 from plait.tasks import Batch, Examples, Task
@@ -39,7 +41,8 @@ class Trainee:
     Args:
         member: its settings.
         task: its task.
-        network: the structure of its network, head included; its weights are those at the start.
+        network: the structure of its network, head included; its weights are those at the start. With a
+            `lora`, the base without the head: one module for all members.
         steps: how many it takes in all.
         step: how many it has taken.
         status: `running`, or how it ended: `finished`, `stopped` (early), `dropped`, `failed`.
@@ -88,8 +91,15 @@ class Trainee:
         """The examples of a micro-batch of its next step."""
         return self.examples.batch(self.rows(micro_batch))  # type: ignore[arg-type]
 
+    @functools.cached_property
+    def adapter(self) -> Adapter:
+        """What PEFT makes of the member's `lora` over the network, which is then the base of all members."""
+        return describe(self.member, self.network)
+
     def initial(self) -> State:
-        """Its state before the first step."""
+        """Its state before the first step; with a `lora`, that of the adapter and the task's head alone."""
+        if self.member.lora is not None:
+            return State(initial(self.adapter, self.task, self.network), {})
         return State(
             {name: p.detach().clone() for name, p in self.network.named_parameters()},
             {name: b.detach().clone() for name, b in self.network.named_buffers()},
@@ -97,6 +107,8 @@ class Trainee:
 
     def trained(self) -> list[str]:
         """Names of the parameters that are trained."""
+        if self.member.lora is not None:
+            return list(self.initial().parameters)
         return [name for name, p in self.network.named_parameters() if p.requires_grad]
 
     def decays(self, name: str, tensor: Tensor) -> bool:
