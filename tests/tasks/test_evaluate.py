@@ -207,7 +207,7 @@ def test_sequences_are_scored_whatever_they_are_padded_with():
     for size in (1, 7, 100):
         row = evaluate(model, task, batch_size=size).rows[0]
         assert row.value == pytest.approx(nats / math.log(2) / count, rel=1e-12)
-    evidence = evaluate(model, task).evidence["Bigram", "text"]
+    evidence = evaluate(model, task).evidence["Bigram", "text", "bits per byte"]
     assert evidence.numbers[:, 1].tolist() == [len(text) - 1 for text in texts]
 
 

@@ -34,7 +34,7 @@ def right(share: float, n: int, seed: int, name: str = "known") -> tuple[Task, n
 def test_draws_are_those_of_a_plain_bootstrap():
     hit = np.random.default_rng(0).random(120) < 0.7
     numbers = np.stack([hit, np.ones(120)], axis=1).astype(float)
-    (found,) = draws([numbers], accuracy(), "t", resamples=500, seed=3)
+    (found,) = draws([numbers], accuracy().summary, "t", resamples=500, seed=3)
     low, high = stream_key(3, "bootstrap", "t")
     generator = np.random.Generator(np.random.Philox(key=low | high << 32))
     plain = hit[generator.integers(120, size=(500, 120))].mean(1)
@@ -44,9 +44,9 @@ def test_draws_are_those_of_a_plain_bootstrap():
 
 def test_many_examples_are_drawn_part_by_part(monkeypatch):
     numbers = np.random.default_rng(0).random((300, 2))
-    (whole,) = draws([numbers], accuracy(), "t", resamples=40, seed=0)
+    (whole,) = draws([numbers], accuracy().summary, "t", resamples=40, seed=0)
     monkeypatch.setattr("plait.tasks._bootstrap._HELD", 1000)
-    (parts,) = draws([numbers], accuracy(), "t", resamples=40, seed=0)
+    (parts,) = draws([numbers], accuracy().summary, "t", resamples=40, seed=0)
     np.testing.assert_allclose(parts, whole, rtol=1e-14)
 
 
@@ -63,24 +63,24 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
 def test_all_models_meet_the_same_draws():
     task, _ = right(0.6, 200, 0)
     scores = evaluate({"one": Known(), "two": Known()}, task)
-    one, two = (scores.evidence[name, "known"].draws for name in ("one", "two"))
+    one, two = (scores.evidence[name, "known", "accuracy"].draws for name in ("one", "two"))
     assert np.array_equal(one, two)
-    alone = evaluate(Known(), task).evidence["Known", "known"].draws
+    alone = evaluate(Known(), task).evidence["Known", "known", "accuracy"].draws
     assert np.array_equal(alone, one)
 
 
 def test_tasks_and_seeds_have_draws_of_their_own():
     task, _ = right(0.6, 200, 0)
-    other = evaluate(Known(), task.renamed("other")).evidence["Known", "other"].draws
-    first = evaluate(Known(), task).evidence["Known", "known"].draws
-    second = evaluate(Known(), task, seed=1).evidence["Known", "known"].draws
+    other = evaluate(Known(), task.renamed("other")).evidence["Known", "other", "accuracy"].draws
+    first = evaluate(Known(), task).evidence["Known", "known", "accuracy"].draws
+    second = evaluate(Known(), task, seed=1).evidence["Known", "known", "accuracy"].draws
     assert not np.array_equal(first, other)
     assert not np.array_equal(first, second)
 
 
 def test_a_draw_without_a_score_is_left_out_and_no_bootstrap_gives_no_interval():
     numbers = np.array([[1.0, 1.0], [0.0, 0.0]])
-    (found,) = draws([numbers], accuracy(), "t", resamples=200, seed=0)
+    (found,) = draws([numbers], accuracy().summary, "t", resamples=200, seed=0)
     assert 20 < np.isnan(found).sum() < 90  # a quarter of them hold the weightless example alone
     assert interval(found) == (1.0, 1.0)
     assert all(math.isnan(end) for end in interval(np.array([])))

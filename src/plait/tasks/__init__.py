@@ -3,6 +3,7 @@
 from plait.tasks._compare import Difference, compare, regressions
 from plait.tasks._evaluate import evaluate
 from plait.tasks._examples import Batch, Columns, Examples, Items, Ragged, as_examples, digest
+from plait.tasks._lm_eval import evaluate_lm
 from plait.tasks._losses import IGNORED, CrossEntropy, Loss, NextToken, SquaredError
 from plait.tasks._meet import ByInput, ByKeywords, MeanPooled, Meet
 from plait.tasks._metrics import (
@@ -50,6 +51,7 @@ __all__ = [
     "compare",
     "digest",
     "evaluate",
+    "evaluate_lm",
     "macro_f1",
     "mean_squared_error",
     "perplexity",

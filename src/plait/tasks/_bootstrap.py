@@ -14,19 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plait.numerics import stream_key
-from plait.tasks._metrics import Floats, Metric
+from plait.tasks._metrics import Floats, Summary
 
 #: Counts held at a time, some 30 MB.
 _HELD = 1 << 22
 LEVEL = 0.95
 
 
-def draws(numbers: Sequence[Floats], metric: Metric, task: str, *, resamples: int, seed: int) -> list[Floats]:
+def draws(
+    numbers: Sequence[Floats], summary: Summary, task: str, *, resamples: int, seed: int
+) -> list[Floats]:
     """Scores over resampled examples.
 
     Args:
         numbers: for each model `(n, k)`, what each example adds; the same examples in the same order.
-        metric: makes scores of sums.
+        summary: makes scores `(…)` of sums `(…, k)`.
         task: its name, of which the draws depend.
         resamples: how often examples are drawn.
         seed: of the draws.
@@ -41,7 +43,7 @@ def draws(numbers: Sequence[Floats], metric: Metric, task: str, *, resamples: in
         for total, each in zip(sums, numbers, strict=True):
             with np.errstate(invalid="ignore"):  # an example that is no number makes no number
                 total[start : start + len(counts)] = counts @ each
-    return [np.asarray(metric.summary(total), dtype=np.float64) for total in sums]
+    return [np.asarray(summary(total), dtype=np.float64) for total in sums]
 
 
 def _counts(n: int, resamples: int, key: tuple[int, int]) -> Iterator[tuple[int, Floats]]:

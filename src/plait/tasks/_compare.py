@@ -57,7 +57,7 @@ class Difference:
 
 
 def compare(new: Scores, old: Scores) -> list[Difference]:
-    """Paired differences: for each model and task, new − old.
+    """Paired differences: for each row of the new table, new − old.
 
     A model is compared with the old one of its name, or with the only one. Intervals draw the same examples
     for both.
@@ -70,7 +70,7 @@ def compare(new: Scores, old: Scores) -> list[Difference]:
     found = []
     for row in new:
         baseline = _counterpart(row.model, old)
-        other = old.score(baseline, row.task)
+        other = old.score(baseline, row.task, row.metric if _several(new, row) else None)
         _check_rows(row, other)
         _check_data(row.task, new, old)
         low, high = _interval(new, row, old, other)
@@ -116,6 +116,11 @@ def _counterpart(model: str, old: Scores) -> str:
     )
 
 
+def _several(scores: Scores, row: Score) -> bool:
+    """Whether a task has several metrics."""
+    return sum((each.model, each.task) == (row.model, row.task) for each in scores) > 1
+
+
 def _check_rows(new: Score, old: Score) -> None:
     where = f"task `{new.task}`"
     if new.metric != old.metric:
@@ -139,7 +144,7 @@ def _check_data(task: str, new: Scores, old: Scores) -> None:
 
 
 def _interval(new: Scores, row: Score, old: Scores, other: Score) -> tuple[float, float]:
-    ours, theirs = new.evidence.get((row.model, row.task)), old.evidence.get((other.model, other.task))
+    ours, theirs = new.evidence.get(row.key), old.evidence.get(other.key)
     if ours is None or theirs is None:
         return math.nan, math.nan
     return interval(_drawn(ours, row.task, new, new) - _drawn(theirs, row.task, old, new))
@@ -149,4 +154,4 @@ def _drawn(evidence: Evidence, task: str, own: Scores, like: Scores) -> Floats:
     """Draws of one table as the other has them."""
     if (own.seed, own.bootstrap) == (like.seed, like.bootstrap):
         return evidence.draws
-    return draws([evidence.numbers], evidence.metric, task, resamples=like.bootstrap, seed=like.seed)[0]
+    return draws([evidence.numbers], evidence.summary, task, resamples=like.bootstrap, seed=like.seed)[0]

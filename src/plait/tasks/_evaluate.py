@@ -113,14 +113,14 @@ def _table(
     rows, evidence = {}, {}
     for task in tasks:
         added = [measured[model, task.name][0] for model in models]
-        drawn = draws(added, task.metric, task.name, resamples=bootstrap, seed=seed)
+        drawn = draws(added, task.metric.summary, task.name, resamples=bootstrap, seed=seed)
         for model, each, moved in zip(models, added, drawn, strict=True):
             value = float(task.metric.summary(each.sum(0)))
             low, high = interval(moved)
             kind = task.semi_synthetic, task.metric.higher_is_better, measured[model, task.name][1]
             row = Score(model, suite, task.name, task.metric.name, value, len(each), low, high, *kind)
             rows[model, task.name] = row
-            evidence[model, task.name] = Evidence(each, task.metric, moved)
+            evidence[row.key] = Evidence(each, task.metric.summary, moved)
     ordered = tuple(rows[model, task.name] for model in models for task in tasks)
     return Scores(ordered, {}, evidence, bootstrap, seed)
 

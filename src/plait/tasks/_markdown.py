@@ -11,12 +11,14 @@ def markdown(scores: Scores) -> str:
     """A table with a line for each task and a column for each model, and notes below it."""
     models = scores.models
     table = [["task", "metric", *models], ["---", "---", *(["---:"] * len(models))]]
-    found = {(row.model, row.task): row for row in scores}
-    for task in scores.tasks:
-        rows = [found.get((model, task)) for model in models]
-        first = next(row for row in rows if row is not None)
-        table.append([first.label, first.metric, *(_cell(row) for row in rows)])
-    averages = scores.averages()
+    found = {row.key: row for row in scores}
+    firsts: dict[tuple[str, ...], Score] = {}
+    for row in scores:
+        firsts.setdefault(row.key[1:], row)
+    for first in firsts.values():
+        cells = [_cell(found.get((model, first.task, first.metric))) for model in models]
+        table.append([first.label, first.metric, *cells])
+    averages = [each for each in scores.averages() if each.tasks > 1]
     for metric in dict.fromkeys(each.metric for each in averages):
         of = {each.model: each for each in averages if each.metric == metric}
         table.append(["**average**", metric, *(_cell(of.get(model)) for model in models)])

@@ -1,4 +1,4 @@
-"""Scores: a tidy table, one row for each model and task, and the numbers of each example behind it."""
+"""Scores: a tidy table, a row for each model, task and metric, and the numbers of each example behind it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from plait.errors import InputError, MissingExtra, nearest
 from plait.tasks._bootstrap import interval
-from plait.tasks._metrics import Floats, Metric
+from plait.tasks._metrics import Floats, Summary
 
 #: Stands behind the name of a semi-synthetic task wherever a score is shown.
 MARK = "†"
@@ -46,6 +46,11 @@ class Score:
     nan: int = 0
 
     @property
+    def key(self) -> tuple[str, str, str]:
+        """Model, task and metric: what no other row of a table has."""
+        return self.model, self.task, self.metric
+
+    @property
     def label(self) -> str:
         """The task's name, marked if it is semi-synthetic."""
         return f"{self.task} {MARK}" if self.semi_synthetic else self.task
@@ -60,13 +65,13 @@ class Evidence:
     """What is behind a score.
 
     Args:
-        numbers: `(n, k)`: what each example adds to the metric's sums.
-        metric: makes the score of them.
+        numbers: `(n, k)`: what each example adds to the sums.
+        summary: makes the score of the sums.
         draws: scores over resampled examples, `(bootstrap,)`.
     """
 
     numbers: Floats
-    metric: Metric
+    summary: Summary
     draws: Floats
 
 
@@ -97,16 +102,16 @@ class Scores:
     """A tidy table of scores.
 
     Args:
-        rows: one for each model and task.
+        rows: one for each model and task, and each metric if a task has several.
         missing: task of the suite → why it is not there.
-        evidence: (model, task) → what is behind the score; empty for a table that was read.
+        evidence: (model, task, metric) → what is behind the score; empty for a table that was read.
         bootstrap, seed: how often and from which seed examples were drawn.
         data: task → fingerprint of its examples, where they are held in memory.
     """
 
     rows: tuple[Score, ...]
     missing: Mapping[str, str] = field(default_factory=dict)
-    evidence: Mapping[tuple[str, str], Evidence] = field(default_factory=dict, repr=False)
+    evidence: Mapping[tuple[str, str, str], Evidence] = field(default_factory=dict, repr=False)
     bootstrap: int = 0
     seed: int = 0
     data: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -127,8 +132,8 @@ class Scores:
         """Names of the tasks, in order."""
         return list(dict.fromkeys(row.task for row in self.rows))
 
-    def score(self, model: str, task: str) -> Score:
-        """One row.
+    def score(self, model: str, task: str, metric: str | None = None) -> Score:
+        """One row: of a metric, or of the task's first.
 
         Raises:
             InputError: there is none.
@@ -136,10 +141,11 @@ class Scores:
         for what, name, valid in (("model", model, self.models), ("task", task, self.tasks)):
             if name not in valid:
                 raise InputError(f"no score is for a {what} `{name}`", hint=nearest(name, valid))
-        found = next((row for row in self.rows if (row.model, row.task) == (model, task)), None)
-        if found is None:
-            raise InputError(f"model `{model}` has no score on task `{task}`")
-        return found
+        rows = {row.metric: row for row in self.rows if (row.model, row.task) == (model, task)}
+        if not rows or metric not in (None, *rows):
+            of = f"model `{model}`, task `{task}`"
+            raise InputError(f"there is no {metric or 'score'}", where=of, hint=nearest(metric or "", rows))
+        return rows[metric] if metric is not None else next(iter(rows.values()))
 
     def averages(self, experts: Scores | Mapping[str, float] | None = None) -> list[Average]:
         """For each model, the mean over tasks: one for each metric, or one of all shares of experts' scores.
@@ -152,7 +158,7 @@ class Scores:
         Raises:
             InputError: a task has no expert.
         """
-        shares = None if experts is None else {task: expert_score(experts, task) for task in self.tasks}
+        shares = None if experts is None else {r.key[1:]: expert_score(experts, *r.key[1:]) for r in self}
         found = []
         for model in self.models:
             rows = [row for row in self.rows if row.model == model]
@@ -163,15 +169,16 @@ class Scores:
             found += [self._average([r for r in rows if r.metric == each], each, {}) for each in metrics]
         return found
 
-    def _average(self, rows: Sequence[Score], name: str, experts: Mapping[str, float]) -> Average:
+    def _average(self, rows: Sequence[Score], name: str, experts: Mapping[tuple[str, ...], float]) -> Average:
         def share(row: Score, values: Floats) -> Floats:
-            if row.task not in experts:
+            expert = experts.get(row.key[1:])
+            if expert is None:
                 return values
             with np.errstate(divide="ignore", invalid="ignore"):
-                return values / experts[row.task] if row.higher_is_better else experts[row.task] / values
+                return values / expert if row.higher_is_better else expert / values
 
         value = float(np.mean([share(row, np.array(row.value)) for row in rows]))
-        behind = [self.evidence.get((row.model, row.task)) for row in rows]
+        behind = [self.evidence.get(row.key) for row in rows]
         drawn = [share(r, each.draws) for r, each in zip(rows, behind, strict=True) if each is not None]
         low, high = interval(np.mean(drawn, axis=0)) if len(drawn) == len(rows) else (math.nan, math.nan)
         made = sum(row.semi_synthetic for row in rows)
@@ -220,7 +227,7 @@ def plain(row: Any) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
-def expert_score(experts: Scores | Mapping[str, float], task: str) -> float:
+def expert_score(experts: Scores | Mapping[str, float], task: str, metric: str) -> float:
     """What a task's own expert scores on it.
 
     Raises:
@@ -234,7 +241,7 @@ def expert_score(experts: Scores | Mapping[str, float], task: str) -> float:
             hint="give a mapping of tasks to scores, or a table with a model of each task's name; "
             + nearest(task, names),
         )
-    return experts.score(task, task).value if isinstance(experts, Scores) else float(experts[task])
+    return experts.score(task, task, metric).value if isinstance(experts, Scores) else float(experts[task])
 
 
 def read_scores(text: str, where: str = "scores") -> Scores:
