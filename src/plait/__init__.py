@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from plait.engine import diff_checkpoints as diff
     from plait.engine import inspect_checkpoint as inspect
     from plait.recipe import load_recipe
+    from plait.tasks import compare, evaluate, regressions
 
 __version__ = "0.1.0"
 
@@ -18,13 +19,16 @@ __version__ = "0.1.0"
 _HOMES = {
     "RunOptions": ("plait.engine", "RunOptions"),
     "build_plan": ("plait.engine", "build_plan"),
+    "compare": ("plait.tasks", "compare"),
     "diff": ("plait.engine", "diff_checkpoints"),
+    "evaluate": ("plait.tasks", "evaluate"),
     "extract_lora": ("plait.engine", "extract_lora"),
     "inspect": ("plait.engine", "inspect_checkpoint"),
     "load_recipe": ("plait.recipe", "load_recipe"),
     "merge": ("plait.engine", "merge"),
     "open": ("plait.checkpoint", "open_checkpoint"),
     "push": ("plait.engine", "push"),
+    "regressions": ("plait.tasks", "regressions"),
     "run": ("plait.engine", "run"),
     "verify": ("plait.engine", "verify"),
 }
@@ -33,13 +37,16 @@ __all__ = [
     "RunOptions",
     "__version__",
     "build_plan",
+    "compare",
     "diff",
+    "evaluate",
     "extract_lora",
     "inspect",
     "load_recipe",
     "merge",
     "open",
     "push",
+    "regressions",
     "run",
     "verify",
 ]

@@ -1,6 +1,7 @@
 """Open anything as a read-only mapping of names to lazy tensors; write one safely."""
 
 from plait.checkpoint._files import close_idle_files
+from plait.checkpoint._fill import load_into
 from plait.checkpoint._fingerprint import content_hash
 from plait.checkpoint._json import read_json, read_text
 from plait.checkpoint._memory import MemoryTensor
@@ -44,6 +45,7 @@ __all__ = [
     "index_json",
     "is_hub_id",
     "is_path",
+    "load_into",
     "numel",
     "open_checkpoint",
     "open_model",

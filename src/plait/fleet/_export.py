@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from plait.fleet._fleet import Fleet
 
 
-def export(fleet: Fleet, folder: Path) -> list[Path]:
+def export(fleet: Fleet, folder: Path, base: str | None) -> list[Path]:
     """Write every member's network, or its adapter as PEFT writes it, into a folder of its own.
 
     Returns:
@@ -37,7 +37,7 @@ def export(fleet: Fleet, folder: Path) -> list[Path]:
             place.mkdir(parents=True, exist_ok=True)
             trainee = fleet._trainees[name]
             if trainee.member.lora is not None:
-                save_adapter(fleet.state(name), trainee.adapter, place)
+                save_adapter(fleet.state(name), trainee.adapter, place, base)
             else:
                 _write(fleet[name], place)
             about: dict[str, Any] = {"member": described(trainee.member), "task": trainee.task.name}

@@ -260,16 +260,23 @@ class Fleet:
             return chosen if classes is None else np.array(classes)[chosen]
         return outputs.squeeze(-1).numpy() if outputs.shape[-1] == 1 else outputs.numpy()
 
-    def save(self, folder: str | Path) -> list[Path]:
+    def save(self, folder: str | Path, *, base: str | None = None) -> list[Path]:
         """Write each member's network into a folder of its own: transformers' models as transformers does,
         adapters as PEFT does, others as safetensors.
 
         A task's head lies beside the body as `head.safetensors`.
 
+        Args:
+            folder: new or empty.
+            base: path or hub id of the base that adapters name; the one their `LoraConfig` says if None.
+
         Returns:
             the folders.
+
+        Raises:
+            InputError: the folder is not empty, or adapters have no base to name.
         """
-        return export(self, Path(folder))
+        return export(self, Path(folder), base)
 
     # ---- what the loop needs
 

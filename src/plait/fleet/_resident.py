@@ -11,8 +11,8 @@ from torch import nn
 def shell(base: nn.Module) -> nn.Module:
     """The base's modules anew around the same numbers, frozen; whatever is done to it, the base stays.
 
-    Buffers are copied, weights are not: a tensor that two modules share stays shared. A transformers model keeps
-    no keys and values of the past, of which training has no use.
+    Buffers are copied, weights are not: a tensor that two modules share stays shared. A transformers model
+    keeps no keys and values of the past, of which training has no use.
     """
     memo: dict[int, Any] = {}
     for parameter in base.parameters():

@@ -1,6 +1,9 @@
 """What a model does, measured: tasks, suites of real tasks, evaluation of any model on any suite."""
 
+from plait.tasks._compare import Difference, compare, regressions
+from plait.tasks._evaluate import evaluate
 from plait.tasks._examples import Batch, Columns, Examples, Items, Ragged, as_examples, digest
+from plait.tasks._lm_eval import evaluate_lm
 from plait.tasks._losses import IGNORED, CrossEntropy, Loss, NextToken, SquaredError
 from plait.tasks._meet import ByInput, ByKeywords, MeanPooled, Meet
 from plait.tasks._metrics import (
@@ -11,6 +14,7 @@ from plait.tasks._metrics import (
     mean_squared_error,
     perplexity,
 )
+from plait.tasks._scores import Average, Evidence, Score, Scores, read_scores
 from plait.tasks._subset import Subset
 from plait.tasks._suite import Suite
 from plait.tasks._task import SPLITS, Headed, Task
@@ -18,11 +22,14 @@ from plait.tasks._task import SPLITS, Headed, Task
 __all__ = [
     "IGNORED",
     "SPLITS",
+    "Average",
     "Batch",
     "ByInput",
     "ByKeywords",
     "Columns",
     "CrossEntropy",
+    "Difference",
+    "Evidence",
     "Examples",
     "Headed",
     "Items",
@@ -32,6 +39,8 @@ __all__ = [
     "Metric",
     "NextToken",
     "Ragged",
+    "Score",
+    "Scores",
     "SquaredError",
     "Subset",
     "Suite",
@@ -39,8 +48,13 @@ __all__ = [
     "accuracy",
     "as_examples",
     "bits_per_byte",
+    "compare",
     "digest",
+    "evaluate",
+    "evaluate_lm",
     "macro_f1",
     "mean_squared_error",
     "perplexity",
+    "read_scores",
+    "regressions",
 ]

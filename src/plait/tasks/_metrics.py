@@ -19,6 +19,7 @@ from plait.tasks._examples import Batch
 from plait.tasks._losses import NextToken, SquaredError, _tensor
 
 Floats = NDArray[np.float64]
+Summary = Callable[[Floats], Floats]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Metric:
 
     name: str
     numbers: Callable[[Any, Batch], Tensor]
-    summary: Callable[[Floats], Floats]
+    summary: Summary
     higher_is_better: bool = True
     unit: str = ""
 

@@ -1,0 +1,197 @@
+"""Scores of models on a suite's tasks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from plait.errors import InputError, nearest
+from plait.tasks._bootstrap import draws, interval
+from plait.tasks._examples import Columns, Examples, Ragged, digest
+from plait.tasks._metrics import Floats
+from plait.tasks._network import Model, at_rest, named_models, network, with_head
+from plait.tasks._pass import numbers
+from plait.tasks._scores import Evidence, Score, Scores
+from plait.tasks._subset import Subset
+from plait.tasks._suite import Suite
+from plait.tasks._task import SPLITS, Task
+
+Heads = Mapping[str, Any] | str | os.PathLike[str]
+_Measured = dict[tuple[str, str], tuple[Floats, int]]
+
+
+def evaluate(
+    models: Model | Sequence[Model] | Mapping[str, Model],
+    suite: Suite | Task | str | os.PathLike[str],
+    *,
+    split: str = "test",
+    tasks: Sequence[str] | None = None,
+    heads: Heads | None = None,
+    batch_size: int = 256,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    device: str | None = None,
+    dtype: torch.dtype | None = None,
+    threads: int | None = None,
+) -> Scores:
+    """Score models on tasks, with 95 % intervals by bootstrap over examples.
+
+    A module is scored as it is; a checkpoint fills the suite's base, in the base's type. Bodies are scored
+    with each task's own head. Modules are not changed.
+
+    Args:
+        models: a module, a checkpoint (`plait.open`), a state dict, or a path or hub id; or several, in a
+            list or by name.
+        suite: a suite, its name or YAML file, or a single task.
+        split: which part of each task.
+        tasks: which of the suite's tasks; all if None.
+        heads: task → head, a module or a folder with `head.safetensors`; or a folder with such a folder for
+            each task. A task that has none here is scored with the head that it brings.
+        batch_size: examples at a time; does not change scores beyond rounding.
+        bootstrap: how often examples are drawn for the intervals; 0 for none. All models get the same draws.
+        seed: of the draws.
+        device: where to compute (`cuda`); where a module is, if None.
+        dtype: in which type to compute; a module's or the base's own, if None.
+        threads: how many torch computes with; as it is set, if None.
+
+    Returns:
+        one row for each model and task, and the suite's missing tasks. A model that gives NaN has the
+        score NaN.
+
+    Raises:
+        InputError: a model is no model or of another architecture; a suite, task or split is not there; a
+            label is out of its head's range; a head is not there.
+    """
+    _check_numbers(batch_size=(batch_size, 1), bootstrap=(bootstrap, 0), seed=(seed, 0))
+    _check_device(device)
+    whole = _suite(suite)
+    chosen = [whole[name] for name in dict.fromkeys(tasks)] if tasks is not None else list(whole.tasks)
+    if not chosen:
+        raise InputError("no task is chosen", where=f"suite `{whole.name}`")
+    _check_split(chosen, split)
+    own_heads = _heads(heads, whole)
+    measured: _Measured = {}
+    named = named_models(models)
+    with _threads(threads):
+        for name, model in named.items():
+            base = None if isinstance(suite, Task) else whole.base
+            built = network(model, base, device=device, dtype=dtype)
+            measured |= _scored(name, built, chosen, own_heads, split, batch_size)
+            del built
+    found = _table(list(named), whole.name, chosen, measured, bootstrap, seed)
+    data = {task.name: _data(task.split(split)) for task in chosen}
+    missing = dict(whole.missing) if tasks is None else {}
+    return replace(found, missing=missing, data={task: each for task, each in data.items() if each})
+
+
+def _scored(
+    name: str, model: nn.Module, tasks: Sequence[Task], heads: Mapping[str, Any], split: str, batch_size: int
+) -> _Measured:
+    """What each task's examples add, and for how many of them the model gave NaN."""
+    found: _Measured = {}
+    for task in tasks:
+        where = f"model `{name}`, task `{task.name}`"
+        headed = with_head(model, task, heads.get(task.name), alone=len(tasks) == 1, where=f"model `{name}`")
+        with at_rest(headed):
+            added, broken = numbers(headed, task, split, batch_size=batch_size, where=where)
+        found[name, task.name] = added, int(broken.sum())
+    return found
+
+
+def _table(
+    models: Sequence[str], suite: str, tasks: Sequence[Task], measured: _Measured, bootstrap: int, seed: int
+) -> Scores:
+    rows, evidence = {}, {}
+    for task in tasks:
+        added = [measured[model, task.name][0] for model in models]
+        drawn = draws(added, task.metric.summary, task.name, resamples=bootstrap, seed=seed)
+        for model, each, moved in zip(models, added, drawn, strict=True):
+            value = float(task.metric.summary(each.sum(0)))
+            low, high = interval(moved)
+            kind = task.semi_synthetic, task.metric.higher_is_better, measured[model, task.name][1]
+            row = Score(model, suite, task.name, task.metric.name, value, len(each), low, high, *kind)
+            rows[model, task.name] = row
+            evidence[row.key] = Evidence(each, task.metric.summary, moved)
+    ordered = tuple(rows[model, task.name] for model in models for task in tasks)
+    return Scores(ordered, {}, evidence, bootstrap, seed)
+
+
+def _data(examples: Examples) -> str:
+    """A fingerprint of examples in memory; none of those that would have to be made again."""
+    held = examples.whole if isinstance(examples, Subset) else examples
+    return digest(examples) if isinstance(held, Columns | Ragged) else ""
+
+
+def _suite(suite: Suite | Task | str | os.PathLike[str]) -> Suite:
+    if isinstance(suite, Suite):
+        return suite
+    if isinstance(suite, Task):
+        return Suite(suite.name, (suite,), _no_base)
+    if isinstance(suite, str | os.PathLike):
+        return import_module("plait.tasks").load_suite(suite)
+    raise InputError(f"a {type(suite).__name__} is no suite", hint="give a Suite, a Task, or a suite's name")
+
+
+def _no_base() -> nn.Module:
+    raise AssertionError("a task alone has no base")
+
+
+def _heads(heads: Heads | None, suite: Suite) -> dict[str, Any]:
+    """Task → head, of what a user gives."""
+    if heads is None:
+        return {}
+    if isinstance(heads, str | os.PathLike):
+        return {task.name: Path(heads) / task.name for task in suite.tasks if task.head is not None}
+    if not isinstance(heads, Mapping):
+        raise InputError(f"a {type(heads).__name__} is no heads", hint="give a mapping of tasks to heads")
+    for name in heads:
+        if name not in suite.missing:
+            suite[name]
+    return dict(heads)
+
+
+def _check_split(tasks: Sequence[Task], split: str) -> None:
+    if split not in SPLITS:
+        raise InputError(f"`{split}` is no split", hint=nearest(split, SPLITS))
+    for task in tasks:
+        task.split(split)
+
+
+def _check_numbers(**given: tuple[int, int]) -> None:
+    for name, (value, low) in given.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
+            raise InputError(f"`{name}` is {value!r}", hint=f"give a whole number from {low} on")
+
+
+def _check_device(device: str | None) -> None:
+    if device is None:
+        return
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"there is no device `{device}`: {reason}", hint="cpu, cuda, cuda:1, …") from error
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """So many threads of torch for a while."""
+    if count is None:
+        yield
+        return
+    _check_numbers(threads=(count, 1))
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

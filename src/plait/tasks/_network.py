@@ -1,0 +1,174 @@
+"""What is scored: a module as it is, or a checkpoint in a module of its suite's base, with a task's head."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from plait.checkpoint import Checkpoint, LazyTensor, load_into, open_checkpoint, open_model
+from plait.errors import InputError
+from plait.tasks._task import Headed, Task
+
+#: One model: a module, a checkpoint, a state dict, or the path or hub id of a checkpoint.
+Model = Any
+HEAD_FILE = "head.safetensors"
+
+
+def named_models(models: Any) -> dict[str, Model]:
+    """Names and models of what a user gives: one, several in a list, or a mapping of names to models.
+
+    Raises:
+        InputError: there is none.
+    """
+    if isinstance(models, Mapping) and not _is_state(models):
+        found = {str(name): model for name, model in models.items()}
+    else:
+        several = isinstance(models, Sequence) and not isinstance(models, str)
+        found = _with_names(list(models) if several else [models])
+    if not found:
+        raise InputError("there is no model to evaluate", hint="give a module, a checkpoint or a path")
+    return found
+
+
+def _is_state(models: Mapping[Any, Any]) -> bool:
+    """Whether a mapping is one model: a checkpoint, or a state dict."""
+    values = models.values()
+    return isinstance(models, Checkpoint) or (
+        bool(models) and all(isinstance(value, torch.Tensor | LazyTensor) for value in values)
+    )
+
+
+def _with_names(models: Sequence[Model]) -> dict[str, Model]:
+    """Models by their references or kinds; those of one name are numbered."""
+    names = [_name(model) for model in models]
+    found: dict[str, Model] = {}
+    for place, (name, model) in enumerate(zip(names, models, strict=True)):
+        number = f" {names[: place + 1].count(name)}" if names.count(name) > 1 else ""
+        found[name + number] = model
+    return found
+
+
+def _name(model: Model) -> str:
+    if isinstance(model, str | os.PathLike):
+        return os.fspath(model)
+    if isinstance(model, Checkpoint):
+        return model.reference
+    return "state dict" if isinstance(model, Mapping) else type(model).__name__
+
+
+def network(
+    model: Model,
+    base: Callable[[], nn.Module] | None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> nn.Module:
+    """A module to score: the user's own, never changed, or a checkpoint in a base's module.
+
+    Args:
+        model: as in `Model`.
+        base: makes the module that a checkpoint fills.
+        device: where to compute; where the module is, if None.
+        dtype: in which type to compute; the module's own if None.
+
+    Raises:
+        InputError: it is no model, there is no base for a checkpoint, or they are of other architectures.
+    """
+    if isinstance(model, nn.Module):
+        return _placed(model, device, dtype)
+    if not isinstance(model, str | os.PathLike | Mapping):
+        raise InputError(
+            f"a {type(model).__name__} can't be evaluated",
+            hint="give a torch module, a checkpoint, or the path or hub id of one"
+            + ("; for a model with `predict`, use its own `score`" if hasattr(model, "predict") else ""),
+        )
+    checkpoint = open_model(model)
+    if base is None:
+        raise InputError(
+            "a task alone has no base that a checkpoint could fill",
+            where=checkpoint.reference,
+            hint="give a suite, or a module with the checkpoint's weights",
+        )
+    return load_into(base(), checkpoint).to(device=device, dtype=dtype)
+
+
+def _placed(module: nn.Module, device: str | torch.device | None, dtype: torch.dtype | None) -> nn.Module:
+    held = [*module.parameters(), *module.buffers()]
+    moved = device is not None and any(_elsewhere(each.device, torch.device(device)) for each in held)
+    cast = dtype is not None and any(each.is_floating_point() and each.dtype != dtype for each in held)
+    return copy.deepcopy(module).to(device=device, dtype=dtype) if moved or cast else module
+
+
+def _elsewhere(here: torch.device, there: torch.device) -> bool:
+    return here.type != there.type or (there.index is not None and here.index != there.index)
+
+
+def with_head(model: nn.Module, task: Task, head: Any, *, alone: bool, where: str) -> nn.Module:
+    """A model as it meets a task: a body with a head, or the model itself if the task needs no head.
+
+    Args:
+        model: a body, or a body with its head, which is the task's if the task is `alone`.
+        task: whose head it is.
+        head: a module, or a folder with `head.safetensors`; the task's own if None.
+        alone: whether nothing but this task is scored.
+        where: the model's name, for messages.
+
+    Raises:
+        InputError: the model brings a head, and several tasks are scored; the head's file is not there or of
+            another shape; the task has no head.
+    """
+    if isinstance(model, Headed):
+        if head is None and alone:
+            return model
+        if head is None:
+            hint = "give its `.body`, and the heads with `heads`"
+            raise InputError("it brings a head, which can't be every task's", where=where, hint=hint)
+        model = model.body
+    if task.head is None:
+        if head is not None:
+            raise InputError("a head is given for a task that has none", where=f"task `{task.name}`")
+        return model
+    like = next((p for p in model.parameters() if p.is_floating_point()), None)
+    chosen = copy.deepcopy(head if isinstance(head, nn.Module) else task.head)
+    if head is not None and not isinstance(head, nn.Module):
+        chosen = load_into(chosen, open_checkpoint(_head_file(head, task)))
+    if like is not None:
+        chosen = chosen.to(device=like.device, dtype=like.dtype)
+    return Headed(model, chosen, task.meet)
+
+
+def _head_file(head: Any, task: Task) -> Path:
+    """The file of a head: itself, `FOLDER/head.safetensors` or `FOLDER/TASK/head.safetensors`."""
+    if not isinstance(head, str | os.PathLike):
+        raise InputError(
+            f"a {type(head).__name__} is no head",
+            where=f"task `{task.name}`",
+            hint=f"give a module or a folder with {HEAD_FILE}",
+        )
+    path = Path(head)
+    tried = [path] if path.is_file() else [path / HEAD_FILE, path / task.name / HEAD_FILE]
+    found = next((each for each in tried if each.is_file()), None)
+    if found is None:
+        told = " nor ".join(f"`{each}`" for each in tried)
+        raise InputError(f"there is no head: neither {told} is a file", where=f"task `{task.name}`")
+    return found
+
+
+@contextmanager
+def at_rest(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; every part's mode is as before afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -1,0 +1,142 @@
+"""One pass of a model over a task's split: what each example adds to the metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from plait.errors import InputError
+from plait.tasks._examples import Batch, Examples, Ragged
+from plait.tasks._losses import CrossEntropy, _tensor
+from plait.tasks._metrics import Floats
+from plait.tasks._task import Task
+
+#: What a model may raise on a batch that it is not made for.
+_NOT_MADE_FOR = (RuntimeError, TypeError, ValueError, LookupError, AttributeError)
+_SHORT = (torch.bfloat16, torch.float16)
+
+
+def numbers(
+    model: nn.Module, task: Task, split: str, *, batch_size: int, where: str
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """What each example adds to the metric `(n, k)`, and for which the model gave NaN `(n,)`.
+
+    An example whose output holds NaN adds NaN. Sequences are taken in the order of their lengths, so that
+    little is padded; what comes back is in the order of the split.
+
+    Args:
+        model: with its head, in evaluation mode, without gradients.
+        task: what is measured.
+        split: on which of its examples.
+        batch_size: examples at a time.
+        where: model and task, for messages.
+
+    Raises:
+        InputError: there is no such split, or nothing in it; a label is out of range; a column is not there;
+            the model can't take a batch.
+    """
+    examples = task.split(split)
+    if len(examples) == 0:
+        raise InputError(f"split `{split}` is empty", where=f"task `{task.name}`")
+    order = _order(examples)
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    parts, bad = [], []
+    for start in range(0, len(order), batch_size):
+        rows: Any = order[start : start + batch_size]
+        batch = {
+            name: column.to(like.device)
+            for name, column in examples.batch(rows).items()
+            if isinstance(column, Tensor)  # a data set may bring texts, too
+        }
+        outputs = _outputs(model, task, batch, like.dtype, where)
+        _check_labels(task, split, outputs, batch)
+        added = _added(task, split, outputs, batch)
+        broken = _broken(outputs, added)
+        parts.append(added.double().masked_fill(broken[:, None], float("nan")).cpu().numpy())
+        bad.append(broken.cpu().numpy())
+    back = np.argsort(order)
+    return np.concatenate(parts)[back], np.concatenate(bad)[back]
+
+
+def _order(examples: Examples) -> NDArray[np.int64]:
+    """All rows; sequences the longest first, so that what is too large for the memory fails at once."""
+    if not isinstance(examples, Ragged):
+        return np.arange(len(examples))
+    lengths = [len(sequence) for sequence in next(iter(examples.sequences.values()))]
+    return np.argsort(-np.asarray(lengths), kind="stable")
+
+
+def _outputs(model: Callable[..., Any], task: Task, batch: Batch, dtype: torch.dtype, where: str) -> Any:
+    """Outputs for a batch whose inputs are in the model's type; those of 2 dimensions in float32 at least."""
+    label = getattr(task.loss, "label", None)
+    inputs = {
+        name: column.to(dtype) if column.is_floating_point() and name != label else column
+        for name, column in batch.items()
+    }
+    try:
+        outputs = task.outputs(model, inputs)
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            "the device has too little memory for a batch", where=where, hint="take a smaller batch size"
+        ) from error
+    except _NOT_MADE_FOR as error:
+        raise InputError(
+            f"the model can't take this task's batches: {type(error).__name__}: {error}",
+            where=where,
+            hint="give a model of the suite's architecture, with the task's head",
+        ) from error
+    logits = _flat(outputs)
+    return outputs if logits is None or logits.dtype not in _SHORT else logits.float()
+
+
+def _check_labels(task: Task, split: str, outputs: Any, batch: Batch) -> None:
+    """Every label is one of a classifier's outputs."""
+    logits = _flat(outputs)
+    if not isinstance(task.loss, CrossEntropy) or logits is None or logits.dim() != 2:
+        return
+    labels = batch.get(task.loss.label)
+    if labels is None or labels.dim() != 1 or not len(labels):
+        return
+    low, high, classes = int(labels.min()), int(labels.max()), logits.shape[1]
+    if low < 0 or high >= classes:
+        raise InputError(
+            f"label {low if low < 0 else high} is out of range: the head has {classes} outputs",
+            where=f"task `{task.name}`, split `{split}`",
+            hint=f"labels go from 0 to {classes - 1}",
+        )
+
+
+def _added(task: Task, split: str, outputs: Any, batch: Batch) -> Tensor:
+    try:
+        return task.metric.numbers(outputs, batch)
+    except KeyError as error:
+        has = ", ".join(f"`{name}`" for name in batch)
+        raise InputError(
+            f"{task.metric.name} needs a column {error.args[0]!r}",
+            where=f"task `{task.name}`, split `{split}`",
+            hint=f"its examples have {has}",
+        ) from error
+
+
+def _broken(outputs: Any, added: Tensor) -> Tensor:
+    """Which examples have no number: their outputs or what they add hold NaN.
+
+    Outputs of three dimensions and more are left to the metric, which knows what of them is padding.
+    """
+    broken = added.isnan().any(1)
+    logits = _flat(outputs)
+    return broken if logits is None else broken | logits.reshape(len(logits), -1).isnan().any(1)
+
+
+def _flat(outputs: Any) -> Tensor | None:
+    """What a model gave for a batch, if it is one number or one row for each example."""
+    try:
+        found = _tensor(outputs)
+    except TypeError:
+        return None
+    return found if found.dim() <= 2 else None
