@@ -1,0 +1,150 @@
+"""A model per group of a table: training, routed prediction, and training again what changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from plait.errors import InputError
+from plait.fleet import Fleet
+
+
+def net(outputs: int = 1) -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, outputs))
+
+
+def table(rows: int = 600, groups: int = 7, *, seed: int = 0) -> pd.DataFrame:
+    """Groups of unequal size, each with a rule of its own."""
+    rng = np.random.default_rng(seed)
+    share = np.arange(1, groups + 1) / np.arange(1, groups + 1).sum()
+    frame = pd.DataFrame(rng.normal(size=(rows, 3)), columns=["x", "y", "z"])
+    frame["tenant"] = rng.choice([f"t{i}" for i in range(groups)], rows, p=share)
+    rules = {f"t{i}": rng.normal(size=3) for i in range(groups)}
+    frame["goal"] = [
+        float(r @ rules[t]) for r, t in zip(frame[["x", "y", "z"]].to_numpy(), frame["tenant"], strict=True)
+    ]
+    return frame
+
+
+def fitted(frame: pd.DataFrame, **settings: Any) -> Fleet:
+    common: dict[str, Any] = {
+        "by": "tenant",
+        "target": "goal",
+        "model": net,
+        "epochs": 60,
+        "lr": 0.02,
+        "backend": "stacked",
+    }
+    return Fleet.from_frame(frame, **(common | settings)).fit()
+
+
+def test_each_group_learns_its_own_rule_and_rows_are_routed() -> None:
+    frame = table()
+    fleet = fitted(frame)
+    assert set(fleet.members) == set(frame["tenant"])
+    found = fleet.predict(frame)
+    assert found.shape == (len(frame),)
+    assert np.mean((found - frame["goal"]) ** 2) < 0.1 * np.var(frame["goal"])
+    x = torch.from_numpy(frame[["x", "y", "z"]].to_numpy(np.float32, copy=True))
+    for name, rows in frame.groupby("tenant").indices.items():
+        with torch.no_grad():
+            wanted = fleet[str(name)](x[rows]).squeeze(-1).numpy()
+        np.testing.assert_allclose(found[rows], wanted, atol=1e-5)
+
+
+def test_rows_may_name_their_member() -> None:
+    frame = table()
+    fleet = fitted(frame, epochs=2)
+    x = frame[["x", "y", "z"]].to_numpy(np.float32)
+    ids = ["t6", "t0", "t6", "t3"]
+    found = fleet.predict(x[:4], member=ids)
+    for row, name in enumerate(ids):
+        with torch.no_grad():
+            assert found[row] == pytest.approx(fleet[name](torch.tensor(x[row : row + 1])).item(), abs=1e-5)
+    np.testing.assert_allclose(fleet.predict(x[:2], member="t2"), fleet.predict(x[:2], member=["t2", "t2"]))
+
+
+def test_classes_come_back_as_they_are_in_the_table() -> None:
+    frame = table()
+    frame["goal"] = np.where(frame["goal"] > 0, "yes", "no")
+    fleet = fitted(frame, model=lambda: net(2), validation=0.2)
+    found = fleet.predict(frame)
+    assert set(found) == {"yes", "no"}
+    assert np.mean(found == frame["goal"]) > 0.85
+    assert fleet.outputs(frame).shape == (len(frame), 2)
+
+
+def test_refit_trains_what_changed_and_nothing_else() -> None:
+    frame = table()
+    fleet = fitted(frame, epochs=5)
+    before = {name: fleet.state(name).parameters for name in fleet}
+    changed = frame.copy()
+    changed.loc[changed["tenant"] == "t2", "goal"] *= -1
+    new = pd.DataFrame(
+        {"x": [0.1, 0.2], "y": [1.0, 2.0], "z": [0.0, 1.0], "tenant": "new", "goal": [1.0, 2.0]}
+    )
+    assert sorted(fleet.refit(pd.concat([changed, new], ignore_index=True))) == ["new", "t2"]
+    for name, parameters in before.items():
+        same = all(torch.equal(parameters[n], fleet.state(name).parameters[n]) for n in parameters)
+        assert same == (name != "t2")
+    assert fleet.status["new"] == "finished"
+    assert fleet.refit(pd.concat([changed, new], ignore_index=True)) == []
+
+
+def test_the_order_of_rows_between_groups_changes_nothing() -> None:
+    frame = table()
+    first = fitted(frame, epochs=3)
+    second = fitted(frame.sort_values("tenant", kind="stable"), epochs=3)
+    for name in first:
+        one, two = first.state(name).parameters, second.state(name).parameters
+        assert all(torch.allclose(one[n], two[n], atol=1e-6) for n in one)
+
+
+def test_several_columns_name_a_group() -> None:
+    frame = table()
+    frame["kind"] = np.where(frame["x"] > 0, 1, 2)
+    fleet = fitted(frame, by=["tenant", "kind"], features=["x", "y", "z"], epochs=1)
+    assert "t3, 1" in fleet.members
+    assert fleet.predict(frame).shape == (len(frame),)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.rename(columns={"tenant": "tennant"}), "no column `tenant`\n.*`tennant`"),
+        (lambda f: f.assign(x="a"), "column `x` is .*, no numbers"),
+        (lambda f: f.assign(y=np.nan), "column `y` is nan in row 0"),
+        (lambda f: f.assign(goal=np.inf), "column `goal` is inf in row 0"),
+        (lambda f: f.iloc[:0], "the frame has no rows"),
+        (lambda f: f[["tenant", "goal"]], "no column to learn from"),
+    ],
+)
+def test_tables_that_cannot_be_learned_from(change: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        fitted(change(table()))
+
+
+def test_rows_without_a_member() -> None:
+    frame = table(60, 2)
+    fleet = fitted(frame, epochs=1)
+    with pytest.raises(InputError, match="there is no member `t9`"):
+        fleet.predict(np.zeros((1, 3)), member=["t9"])
+    with pytest.raises(InputError, match="1 members for 2 rows"):
+        fleet.predict(np.zeros((2, 3)), member=["t1"])
+    with pytest.raises(InputError, match="rows of which members"):
+        fleet.predict(np.zeros((2, 3)))
+    with pytest.raises(InputError, match="was not made from a table"):
+        Fleet_without_table().refit(frame)
+
+
+def Fleet_without_table() -> Fleet:
+    from networks import MLP, task
+
+    from plait.fleet import Member
+
+    return Fleet([Member(name="a", steps=1)], task(MLP), model=lambda: MLP().double())

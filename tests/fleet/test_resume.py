@@ -1,0 +1,146 @@
+"""A run that was killed goes on from its last save, and ends as if nothing had happened, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dying import fleet, halving
+from networks import MLP, task
+
+from plait.errors import InputError
+from plait.fleet import Fleet, Member
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def _double() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def killed(folder: Path, backend: str, at: int) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path])}
+    command = [sys.executable, str(HERE / "dying.py"), str(folder), backend, str(at)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == -9, done.stderr
+
+
+def same(one: Fleet, two: Fleet) -> None:
+    assert one.status == two.status
+    assert one.history == two.history
+    assert one.round == two.round
+    for name in one:
+        first, second = one.state(name), two.state(name)
+        assert first.step == second.step
+        for part, other in zip(
+            [first.parameters, first.buffers, *first.moments],
+            [second.parameters, second.buffers, *second.moments],
+            strict=True,
+        ):
+            assert part.keys() == other.keys()
+            assert all(torch.equal(part[key], other[key]) for key in part)
+
+
+@pytest.mark.parametrize("backend", ["sequential", "stacked"])
+def test_a_killed_run_ends_as_one_that_was_not(backend: str, tmp_path: Path) -> None:
+    whole = fleet(None, backend).fit(callbacks=[halving()])
+    assert set(whole.status.values()) >= {"dropped"}
+    out = tmp_path / "fleet"
+    killed(out, backend, 27)
+    assert [p.name for p in (out / "saves").iterdir()] == ["000000020"]
+    resumed = fleet(out, backend).fit(callbacks=[halving()], resume=True)
+    same(resumed, whole)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert lines == whole.history
+
+
+def test_a_finished_run_can_be_opened_again(tmp_path: Path) -> None:
+    first = fleet(tmp_path, "stacked").fit()
+    again = fleet(tmp_path, "stacked").fit(resume=True)
+    same(again, first)
+
+
+def test_resume_without_a_save_starts(tmp_path: Path) -> None:
+    first = fleet(tmp_path / "new", "sequential").fit(resume=True)
+    same(first, fleet(None, "sequential").fit())
+
+
+def test_a_folder_with_a_fleet_is_not_overwritten(tmp_path: Path) -> None:
+    fleet(tmp_path, "stacked").fit()
+    with pytest.raises(InputError, match=r"a fleet was saved here\n.*resume=True"):
+        fleet(tmp_path, "stacked").fit()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": 0.5}, "member `a` was saved with other settings"),
+        ({"name": "b"}, "the save has a member `a`, this fleet has none"),
+        ({"task": task(MLP, seed=5)}, "member `a` was saved with other settings, data or start"),
+    ],
+)
+def test_the_save_of_another_fleet_is_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    common: dict[str, Any] = {"name": "a", "steps": 3, "task": task(MLP)}
+    Fleet([Member(**common)], model=MLP, out=tmp_path).fit()
+    with pytest.raises(InputError, match=message):
+        Fleet([Member(**(common | settings))], model=MLP, out=tmp_path).fit(resume=True)
+
+
+def test_members_may_join_a_resumed_fleet(tmp_path: Path) -> None:
+    first = Member(name="a", steps=3, task=task(MLP))
+    second = Member(name="b", steps=5, task=task(MLP))
+    Fleet([first], model=MLP, out=tmp_path).fit()
+    both = Fleet([first, second], model=MLP, out=tmp_path).fit(resume=True)
+    assert both.status == {"a": "finished", "b": "finished"}
+    assert both.state("a").step == 3
+
+
+def test_a_damaged_save_is_told(tmp_path: Path) -> None:
+    fleet(tmp_path, "stacked").fit()
+    (save,) = (tmp_path / "saves").iterdir()
+    file = sorted(save.glob("*.safetensors"))[0]
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(InputError, match="it can't be read"):
+        fleet(tmp_path, "stacked").fit(resume=True)
+
+
+def test_a_disk_that_fills_leaves_the_last_whole_save(tmp_path: Path) -> None:
+    code = f"""
+import resource, signal, sys, torch
+sys.path.insert(0, {str(HERE)!r})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+torch.set_num_threads(1)
+torch.set_default_dtype(torch.float64)
+from dying import fleet
+from plait.errors import InputError
+class Full:
+    def on_save(self, fleet, folder):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+try:
+    fleet({str(tmp_path)!r}, "stacked").fit(callbacks=[Full()])
+except InputError as error:
+    print(error)
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert "could not be written" in done.stdout, done.stderr
+    assert "the save of round 10 stays" in done.stdout
+    assert [p.name for p in (tmp_path / "saves").iterdir()] == ["000000010"]
+    same(fleet(tmp_path, "stacked").fit(resume=True), fleet(None, "stacked").fit())
