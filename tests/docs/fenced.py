@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from plait.engine import RunOptions, build_plan, in_memory
 from plait.errors import InputError
 from plait.recipe import load_recipe
@@ -24,6 +26,7 @@ _FENCE = re.compile(r"^( *)```(\S*)(?: title=\"([^\"]*)\")?[ ]*\n(.*?)^\1```[ ]*
 _STATUS = re.compile(r"# exit status (\d+)\s*$")
 NETWORK = "needs the network: "
 WRONG = ": wrong on purpose"
+LM_TASK = ": a task file of lm-eval"
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Example:
     @property
     def file(self) -> str:
         """The file that it is, if its title names one."""
-        name = self.title.removesuffix(WRONG)
+        name = self.title.removesuffix(WRONG).removesuffix(LM_TASK)
         return name if self.offline else ""
 
 
@@ -100,6 +103,9 @@ class Page:
     def _yaml(self, example: Example) -> None:
         if example.file:
             Path(example.file).write_text(example.text, encoding="utf-8")
+        if example.title.endswith(LM_TASK):
+            assert "output_type" in yaml.safe_load(example.text)
+            return
         try:
             recipe = load_recipe(example.text + "\n")[-1]
             if example.offline:

@@ -1,7 +1,7 @@
 """The command line: one file per command.
 
 Exit status: 0 done, 2 the user's input is at fault, 1 plait is; `plait diff` gives 3 for models that differ,
-and a command that was interrupted 130 (Ctrl-C) or 143 (SIGTERM).
+`plait evaluate` 3 for a regression, and a command that was interrupted 130 (Ctrl-C) or 143 (SIGTERM).
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from plait.cli.diff import diff
+from plait.cli.evaluate import evaluate
 from plait.cli.extract import extract_lora
 from plait.cli.inspect import inspect
 from plait.cli.merge import merge
@@ -21,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Train many models at once, weave them into one.",
 )
-for command in (merge, verify, push, inspect, diff, methods):
+for command in (merge, verify, push, inspect, diff, evaluate, methods):
     app.command()(command)
 app.command("extract-lora")(extract_lora)
 

@@ -5,6 +5,7 @@ from plait.tasks._evaluate import evaluate
 from plait.tasks._examples import Batch, Columns, Examples, Items, Ragged, as_examples, digest
 from plait.tasks._lm_eval import evaluate_lm
 from plait.tasks._losses import IGNORED, CrossEntropy, Loss, NextToken, SquaredError
+from plait.tasks._markdown import notes
 from plait.tasks._meet import ByInput, ByKeywords, MeanPooled, Meet
 from plait.tasks._metrics import (
     Metric,
@@ -54,6 +55,7 @@ __all__ = [
     "evaluate_lm",
     "macro_f1",
     "mean_squared_error",
+    "notes",
     "perplexity",
     "read_scores",
     "regressions",

@@ -36,6 +36,7 @@ def evaluate(
     split: str = "test",
     tasks: Sequence[str] | None = None,
     heads: Heads | None = None,
+    data: str | os.PathLike[str] | None = None,
     batch_size: int = 256,
     bootstrap: int = 1000,
     seed: int = 0,
@@ -54,8 +55,10 @@ def evaluate(
         suite: a suite, its name or YAML file, or a single task.
         split: which part of each task.
         tasks: which of the suite's tasks; all if None.
-        heads: task → head, a module or a folder with `head.safetensors`; or a folder with such a folder for
-            each task. A task that has none here is scored with the head that it brings.
+        heads: task → head: a module, a body with its head (as fleets give), or a folder with
+            `head.safetensors`; or a folder with such a folder for each task. A task that has none here is
+            scored with the head that it brings.
+        data: a folder where the data sets of a suite that is named are looked for first.
         batch_size: examples at a time; does not change scores beyond rounding.
         bootstrap: how often examples are drawn for the intervals; 0 for none. All models get the same draws.
         seed: of the draws.
@@ -73,7 +76,7 @@ def evaluate(
     """
     _check_numbers(batch_size=(batch_size, 1), bootstrap=(bootstrap, 0), seed=(seed, 0))
     _check_device(device)
-    whole = _suite(suite)
+    whole = _suite(suite, data)
     chosen = [whole[name] for name in dict.fromkeys(tasks)] if tasks is not None else list(whole.tasks)
     if not chosen:
         raise InputError("no task is chosen", where=f"suite `{whole.name}`")
@@ -88,9 +91,9 @@ def evaluate(
             measured |= _scored(name, built, chosen, own_heads, split, batch_size)
             del built
     found = _table(list(named), whole.name, chosen, measured, bootstrap, seed)
-    data = {task.name: _data(task.split(split)) for task in chosen}
+    prints = {task.name: _fingerprint(task.split(split)) for task in chosen}
     missing = dict(whole.missing) if tasks is None else {}
-    return replace(found, missing=missing, data={task: each for task, each in data.items() if each})
+    return replace(found, missing=missing, data={task: each for task, each in prints.items() if each})
 
 
 def _scored(
@@ -125,19 +128,19 @@ def _table(
     return Scores(ordered, {}, evidence, bootstrap, seed)
 
 
-def _data(examples: Examples) -> str:
+def _fingerprint(examples: Examples) -> str:
     """A fingerprint of examples in memory; none of those that would have to be made again."""
     held = examples.whole if isinstance(examples, Subset) else examples
     return digest(examples) if isinstance(held, Columns | Ragged) else ""
 
 
-def _suite(suite: Suite | Task | str | os.PathLike[str]) -> Suite:
+def _suite(suite: Suite | Task | str | os.PathLike[str], data: str | os.PathLike[str] | None) -> Suite:
     if isinstance(suite, Suite):
         return suite
     if isinstance(suite, Task):
         return Suite(suite.name, (suite,), _no_base)
     if isinstance(suite, str | os.PathLike):
-        return import_module("plait.tasks").load_suite(suite)
+        return import_module("plait.tasks").load_suite(suite, data)
     raise InputError(f"a {type(suite).__name__} is no suite", hint="give a Suite, a Task, or a suite's name")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,15 +137,15 @@ def _rows(
     model: str, found: Mapping[str, Any], bootstrap: int, seed: int
 ) -> list[tuple[Score, Evidence | None]]:
     made = []
-    for task, samples in found["samples"].items():
-        for column, value in found["results"][task].items():
+    for task, samples in sorted(found["samples"].items()):
+        for column, value in sorted(found["results"][task].items()):
             metric, _, filter_ = column.partition(",")
             if not filter_ or metric.endswith("_stderr") or not isinstance(value, int | float):
                 continue
             name = metric if filter_ == "none" else f"{metric} ({filter_})"
             better = bool(found["higher_is_better"].get(task, {}).get(metric, True))
             chosen = [each for each in samples if each["filter"] == filter_]
-            behind = _evidence([each.get(metric) for each in chosen], value)
+            behind = _evidence(metric, [each.get(metric) for each in chosen], value)
             ends = math.nan, math.nan
             if behind is not None:
                 (drawn,) = draws([behind.numbers], behind.summary, task, resamples=bootstrap, seed=seed)
@@ -155,32 +155,34 @@ def _rows(
     return made
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """A formula of sums; `pairs` if lm-eval keeps a log-likelihood and a length for each example."""
-
-    summary: Summary
-    pairs: bool = False
+def _ratio(sums: Floats) -> Floats:
+    return sums[..., 0] / sums[..., 1]
 
 
-_KINDS = (
-    _Kind(lambda sums: sums[..., 0] / sums[..., 1]),
-    _Kind(lambda sums: np.exp(-sums[..., 0] / sums[..., 1])),
-    _Kind(lambda sums: np.exp(-sums[..., 0] / sums[..., 1]), pairs=True),
-    _Kind(lambda sums: -sums[..., 0] / sums[..., 1] / math.log(2), pairs=True),
-)
+def _perplexity(sums: Floats) -> Floats:
+    return np.exp(-_ratio(sums))
 
 
-def _evidence(kept: Sequence[Any], value: float) -> Evidence | None:
-    """What each example adds, if one of the formulas makes of it the value that lm-eval tells."""
-    for kind in _KINDS:
-        numbers = _numbers(kept, kind.pairs)
-        if numbers is None:
-            continue
-        with np.errstate(all="ignore"):
-            again = float(kind.summary(numbers.sum(0)))
-        if math.isclose(again, value, rel_tol=1e-9, abs_tol=1e-12):
-            return Evidence(numbers, kind.summary, np.empty(0))
+def _bits(sums: Floats) -> Floats:
+    return -_ratio(sums) / math.log(2)
+
+
+#: Metrics for which lm-eval keeps a log-likelihood and a length for each example.
+_OF_PAIRS: dict[str, Summary] = {
+    "word_perplexity": _perplexity,
+    "byte_perplexity": _perplexity,
+    "bits_per_byte": _bits,
+}
+
+
+def _evidence(metric: str, kept: Sequence[Any], value: float) -> Evidence | None:
+    """What each example adds, if a formula that plait knows makes of it the value that lm-eval tells."""
+    numbers = _numbers(kept, metric in _OF_PAIRS)
+    if numbers is None or not numbers[:, 1].sum() > 0:
+        return None
+    for summary in [_OF_PAIRS[metric]] if metric in _OF_PAIRS else [_ratio, _perplexity]:
+        if math.isclose(float(summary(numbers.sum(0))), value, rel_tol=1e-9, abs_tol=1e-12):
+            return Evidence(numbers, summary, np.empty(0))
     return None
 
 

@@ -27,7 +27,7 @@ def markdown(scores: Scores) -> str:
 
 
 def notes(scores: Scores) -> list[str]:
-    """What is to be known about a table: marks, missing tasks, outputs that are no numbers."""
+    """What is to be known about a table of scores: marks, missing tasks, outputs that are no numbers."""
     found = [NOTE] if any(row.semi_synthetic for row in scores) else []
     found += [f"missing: `{task}`: {why}" for task, why in scores.missing.items()]
     found += [

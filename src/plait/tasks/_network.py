@@ -116,7 +116,7 @@ def with_head(model: nn.Module, task: Task, head: Any, *, alone: bool, where: st
     Args:
         model: a body, or a body with its head, which is the task's if the task is `alone`.
         task: whose head it is.
-        head: a module, or a folder with `head.safetensors`; the task's own if None.
+        head: a module, a body with its head, or a folder with `head.safetensors`; the task's own if None.
         alone: whether nothing but this task is scored.
         where: the model's name, for messages.
 
@@ -136,6 +136,7 @@ def with_head(model: nn.Module, task: Task, head: Any, *, alone: bool, where: st
             raise InputError("a head is given for a task that has none", where=f"task `{task.name}`")
         return model
     like = next((p for p in model.parameters() if p.is_floating_point()), None)
+    head = head.head if isinstance(head, Headed) else head
     chosen = copy.deepcopy(head if isinstance(head, nn.Module) else task.head)
     if head is not None and not isinstance(head, nn.Module):
         chosen = load_into(chosen, open_checkpoint(_head_file(head, task)))
