@@ -208,6 +208,8 @@ def _try(member: Member, task: Task, network: nn.Module) -> None:
             outputs = task.outputs(network, batch)
             _check_labels(member, task, outputs)
             values, weights = task.loss(outputs, batch)
+            if isinstance(task.meet, PackedTokens):
+                check_packing(network, (batch["input_ids"][0].tolist() * 4)[:16])
     except InputError:
         raise
     except Exception as error:

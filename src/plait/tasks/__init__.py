@@ -3,6 +3,7 @@
 from plait.tasks._compare import Difference, compare, regressions
 from plait.tasks._evaluate import evaluate
 from plait.tasks._examples import Batch, Columns, Examples, Items, Ragged, as_examples, digest
+from plait.tasks._language import PackedTokens, language_task
 from plait.tasks._lm_eval import evaluate_lm
 from plait.tasks._losses import IGNORED, CrossEntropy, Loss, NextToken, SquaredError
 from plait.tasks._markdown import notes
@@ -15,6 +16,7 @@ from plait.tasks._metrics import (
     mean_squared_error,
     perplexity,
 )
+from plait.tasks._packing import check_packing
 from plait.tasks._scores import Average, Evidence, Score, Scores, read_scores
 from plait.tasks._subset import Subset
 from plait.tasks._suite import Suite
@@ -39,6 +41,7 @@ __all__ = [
     "Meet",
     "Metric",
     "NextToken",
+    "PackedTokens",
     "Ragged",
     "Score",
     "Scores",
@@ -49,10 +52,12 @@ __all__ = [
     "accuracy",
     "as_examples",
     "bits_per_byte",
+    "check_packing",
     "compare",
     "digest",
     "evaluate",
     "evaluate_lm",
+    "language_task",
     "macro_f1",
     "mean_squared_error",
     "notes",
