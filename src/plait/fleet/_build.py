@@ -14,7 +14,7 @@ from plait.errors import InputError, nearest, raise_all
 from plait.fleet._adapter import adapted
 from plait.fleet._member import After, Member
 from plait.fleet._trainee import State, Trainee
-from plait.tasks import Columns, CrossEntropy, Ragged, Subset, Suite, Task
+from plait.tasks import Columns, CrossEntropy, PackedTokens, Ragged, Subset, Suite, Task, check_packing
 
 
 def named_tasks(tasks: Suite | Sequence[Task] | Mapping[str, Task] | Task | None) -> dict[str, Task]:

@@ -1,6 +1,7 @@
 """Mathematics that several rooms share."""
 
 from plait.numerics._grid import CHUNK, Grid, grid
+from plait.numerics._kernel_cache import user_cache
 from plait.numerics._ops import (
     Expr,
     RuleError,
@@ -39,5 +40,6 @@ __all__ = [
     "stream_key",
     "tanh",
     "uniform",
+    "user_cache",
     "where",
 ]

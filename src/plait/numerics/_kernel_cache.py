@@ -34,11 +34,16 @@ def load(text: str) -> Callable[..., Any]:
         return _LOADED[key]
 
 
-def cache_folder() -> Path:
-    """Where kernels are kept: `PLAIT_CACHE`, or `plait` in the user's cache folder."""
+def user_cache() -> Path:
+    """Where plait keeps what it can get again: `PLAIT_CACHE`, or `plait` in the user's cache folder."""
     given = os.environ.get("PLAIT_CACHE")
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return (Path(given) if given else Path(home) / "plait") / "kernels"
+    return Path(given) if given else Path(home) / "plait"
+
+
+def cache_folder() -> Path:
+    """Where kernels are kept."""
+    return user_cache() / "kernels"
 
 
 def _import(text: str, key: str) -> Callable[..., Any]:

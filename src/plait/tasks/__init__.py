@@ -3,6 +3,7 @@
 from plait.tasks._compare import Difference, compare, regressions
 from plait.tasks._evaluate import evaluate
 from plait.tasks._examples import Batch, Columns, Examples, Items, Ragged, as_examples, digest
+from plait.tasks._find import Source, Unavailable, find
 from plait.tasks._language import PackedTokens, language_task
 from plait.tasks._lm_eval import evaluate_lm
 from plait.tasks._losses import IGNORED, CrossEntropy, Loss, NextToken, SquaredError
@@ -16,11 +17,13 @@ from plait.tasks._metrics import (
     mean_squared_error,
     perplexity,
 )
+from plait.tasks._packages import Debian, Hub, PyPI
 from plait.tasks._packing import check_packing
 from plait.tasks._scores import Average, Evidence, Score, Scores, read_scores
 from plait.tasks._subset import Subset
 from plait.tasks._suite import Suite
 from plait.tasks._task import SPLITS, Headed, Task
+from plait.tasks.suites import load_suite, suite_names
 
 __all__ = [
     "IGNORED",
@@ -31,10 +34,12 @@ __all__ = [
     "ByKeywords",
     "Columns",
     "CrossEntropy",
+    "Debian",
     "Difference",
     "Evidence",
     "Examples",
     "Headed",
+    "Hub",
     "Items",
     "Loss",
     "MeanPooled",
@@ -42,13 +47,16 @@ __all__ = [
     "Metric",
     "NextToken",
     "PackedTokens",
+    "PyPI",
     "Ragged",
     "Score",
     "Scores",
+    "Source",
     "SquaredError",
     "Subset",
     "Suite",
     "Task",
+    "Unavailable",
     "accuracy",
     "as_examples",
     "bits_per_byte",
@@ -57,11 +65,14 @@ __all__ = [
     "digest",
     "evaluate",
     "evaluate_lm",
+    "find",
     "language_task",
+    "load_suite",
     "macro_f1",
     "mean_squared_error",
     "notes",
     "perplexity",
     "read_scores",
     "regressions",
+    "suite_names",
 ]

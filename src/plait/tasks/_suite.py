@@ -40,8 +40,8 @@ class Suite:
 
     def __getitem__(self, name: str) -> Task:
         found = next((task for task in self.tasks if task.name == name), None)
-        where = f"suite `{self.name}`"
         if found is None:
+            where = f"suite `{self.name}`"
             if name in self.missing:
                 raise InputError(f"task `{name}` is missing: {self.missing[name]}", where=where)
             hint = nearest(name, [task.name for task in self.tasks])
