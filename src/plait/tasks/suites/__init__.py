@@ -8,7 +8,7 @@ from pathlib import Path
 from plait.errors import InputError, nearest
 from plait.tasks._suite import Suite
 
-_MODULES = ("glyphs", "text")
+_MODULES = ("bytes", "glyphs", "smollm2", "text")
 
 
 def suite_names() -> list[str]:

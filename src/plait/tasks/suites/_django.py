@@ -51,7 +51,7 @@ def _joined(block: str, key: str) -> str:
 
 
 def docstrings(data: str | Path | None = None) -> Iterator[Item]:
-    """First paragraphs of docstrings, labelled with the part of Django they are from; the source is the file."""
+    """First paragraphs of docstrings, labelled with their part of Django; the source is the file."""
     folder = find(DJANGO, data)
     for label, part in enumerate(PARTS):
         for path in sorted((folder / part).rglob("*.py")):

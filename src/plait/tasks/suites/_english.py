@@ -17,20 +17,74 @@ OPINIONS = ("negative", "positive")
 #: Lexicographers' files of WordNet 3.0, by number; `tops` is no topic.
 NOUNS = dict(
     enumerate(
-        "act animal artifact attribute body cognition communication event feeling food group location motive "
-        "object person phenomenon plant possession process quantity relation shape state substance time".split(),
+        [
+            "act",
+            "animal",
+            "artifact",
+            "attribute",
+            "body",
+            "cognition",
+            "communication",
+            "event",
+            "feeling",
+            "food",
+            "group",
+            "location",
+            "motive",
+            "object",
+            "person",
+            "phenomenon",
+            "plant",
+            "possession",
+            "process",
+            "quantity",
+            "relation",
+            "shape",
+            "state",
+            "substance",
+            "time",
+        ],
         start=4,
     )
 )
 VERBS = dict(
     enumerate(
-        "body change cognition communication competition consumption contact creation emotion motion "
-        "perception possession social stative weather".split(),
+        [
+            "body",
+            "change",
+            "cognition",
+            "communication",
+            "competition",
+            "consumption",
+            "contact",
+            "creation",
+            "emotion",
+            "motion",
+            "perception",
+            "possession",
+            "social",
+            "stative",
+            "weather",
+        ],
         start=29,
     )
 )
-TOPICS = tuple("computers definitions food knghtbrd law literature people politics science songs-poems".split())
-TOPICS += tuple("men-women sports wisdom work zippy".split())
+TOPICS = (
+    "computers",
+    "definitions",
+    "food",
+    "knghtbrd",
+    "law",
+    "people",
+    "politics",
+    "science",
+    "songs-poems",
+    "men-women",
+    "sports",
+    "wisdom",
+    "work",
+    "zippy",
+)
 NOVELS = ("Emma", "Mansfield Park", "Northanger Abbey", "Persuasion", "Pride and Prejudice")
 NOVELS += ("Sense and Sensibility",)
 
@@ -55,6 +109,18 @@ def opinions(about: str, data: str | Path | None = None) -> Iterator[Item]:
             yield Item(text, int(float(rating) > 0), f"{about} {number.partition('_')[0]}")
 
 
+def sentences(archive: Path) -> Iterator[Item]:
+    """All sentences of that study: of films, products, newspapers and tweets; a source as for `opinions`."""
+    with tarfile.open(archive) as opened:
+        for name in sorted(n for n in opened.getnames() if n.endswith("_GroundTruth.txt")):
+            file = opened.extractfile(name)
+            for line in file.read().decode("latin-1").splitlines() if file else []:
+                number, _, rest = line.partition("\t")
+                text = rest.partition("\t")[2]
+                if text:
+                    yield Item(text, 0, f"{name} {number.partition('_')[0]}")
+
+
 def glosses(kind: str, data: str | Path | None = None) -> Iterator[Item]:
     """Definitions of WordNet, labelled with the lexicographers' file they are from; each is a source.
 
@@ -76,8 +142,6 @@ def quotations(data: str | Path | None = None) -> Iterator[Item]:
     """Sayings of `fortune`, labelled with their topic; each is a source."""
     folder = find(FORTUNES, data)
     for label, topic in enumerate(TOPICS):
-        if not (folder / topic).is_file():
-            continue
         for saying in (folder / topic).read_text(encoding="utf-8", errors="replace").split("\n%\n"):
             text = " ".join(saying.split())
             if 30 < len(text) < 400:
@@ -105,7 +169,7 @@ def r_strings(content: bytes) -> Iterator[list[str]]:
 
 
 def _strings(found: bytes) -> Iterator[str]:
-    """Serialisation of R, version 3: a head, the vector's flags and length, then flags, length and bytes each."""
+    """Serialisation of R, version 3: a head, flags and length of the vector, then of each string."""
     encoding = struct.unpack_from(">i", found, 14)[0]
     place = 18 + encoding
     _, count = struct.unpack_from(">ii", found, place)

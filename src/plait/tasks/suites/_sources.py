@@ -65,6 +65,13 @@ DJANGO = Source(
     (_DJANGO,),
     "BSD-3",
 )
+SCRIPTS = Source(
+    "django-scripts",
+    "**/*.js",
+    "ba69c6cab6693e69c63975bb38bf207efcc08688f4c23c3c4ee6edefd5d59ade",
+    (_DJANGO,),
+    "BSD-3",
+)
 VADER = Source(
     "vader",
     "hutto_ICWSM_2014.tar.gz",

@@ -1,4 +1,4 @@
-"""Text: a sentence encoder (all-MiniLM-L6-v2, 22.7 M parameters) tells languages, opinions, topics and senses.
+"""Text: a sentence encoder (all-MiniLM-L6-v2, 22.7 M parameters) tells languages, opinions and topics.
 
 pip alone brings seven tasks (Django's messages in four families of languages, its docstrings, and rated
 sentences about films and products), Debian four more (WordNet's nouns and verbs, `fortune`, Jane Austen).
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+from safetensors.torch import load_file
 from torch import nn
 
 from plait.errors import MissingExtra
@@ -41,9 +42,7 @@ def load(data: str | Path | None = None) -> Suite:
         for name, family in django.FAMILIES.items()
     }
     about = "docstrings of Django, by the part they are from"
-    makers["docstrings"] = partial(
-        task, "docstrings", partial(django.docstrings, data), django.PARTS, about
-    )
+    makers["docstrings"] = partial(task, "docstrings", partial(django.docstrings, data), django.PARTS, about)
     for name, key in (("films", "movie"), ("products", "amazon")):
         about = f"rated sentences about {name} (Hutto & Gilbert 2014)"
         items = partial(english.opinions, key, data)
@@ -63,9 +62,14 @@ def load(data: str | Path | None = None) -> Suite:
 
 
 def base(data: str | Path | None = None) -> nn.Module:
-    """The encoder, in float32."""
+    """The encoder, in float32; without its pooler, which sentence encoders do not use."""
     try:
-        from transformers import AutoModel
+        from transformers import BertConfig, BertModel
     except ImportError as error:
         raise MissingExtra("transformers", "hf", "the text suite") from error
-    return AutoModel.from_pretrained(find(MINILM, data), add_pooling_layer=False)
+    folder = find(MINILM, data)
+    model = BertModel(BertConfig.from_pretrained(folder), add_pooling_layer=False)
+    state = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in state.items() if name in model.state_dict()}
+    model.load_state_dict(kept)
+    return model
