@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from plait.fleet import Fleet, Member
-from plait.tasks import Examples, Headed, Suite, Task, load_suite, suite_names
+from plait.tasks import Examples, Headed, Suite, Task, load_suite
 
 RESULTS = Path(__file__).parent / "results" / "suites.json"
 
@@ -54,7 +54,7 @@ def main(
 ) -> None:
     torch.set_num_threads(threads)
     console = Console(width=140)
-    for name in names or suite_names():
+    for name in names or TUNING:
         tuning = TUNING[name]
         tuning = Tuning(steps or tuning.steps, tuning.batch_size, lr or tuning.lr, tuning.rows)
         suite = load_suite(name)

@@ -65,6 +65,9 @@ def load_suite_file(path: str | Path) -> Suite:
     if len(makers) < len(document.tasks):
         raise InputError("two tasks have one name", where=str(path))
     tasks, missing = gather(makers)
+    if not tasks:
+        reasons = "; ".join(dict.fromkeys(missing.values()))
+        raise Unavailable(f"no task can be had: {reasons}", where=f"suite `{document.suite}`")
     about = (
         document.about if document.run_by_plait else f"{document.about} Not run by plait's authors.".strip()
     )

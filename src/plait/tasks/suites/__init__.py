@@ -7,26 +7,34 @@ from pathlib import Path
 
 from plait.errors import InputError, nearest
 from plait.tasks._suite import Suite
+from plait.tasks._suite_file import load_suite_file
 
 _MODULES = ("bytes", "glyphs", "smollm2", "text")
 
 
 def suite_names() -> list[str]:
     """The names of the suites that ship with plait."""
-    return sorted(_MODULES)
+    files = (path.name.removesuffix(".yaml") for path in Path(__file__).parent.glob("*.yaml"))
+    return sorted([*_MODULES, *files])
 
 
-def load_suite(name: str, data: str | Path | None = None) -> Suite:
-    """A suite that ships with plait.
+def load_suite(name: str | Path, data: str | Path | None = None) -> Suite:
+    """A suite that ships with plait, or one out of a YAML file.
 
     Args:
-        name: one of `suite_names()`.
-        data: a folder that its files are looked for in first; `PLAIT_DATA` if None. After it come plait's
-            cache, installed packages, and downloads. What can't be had is told by the suite's `missing`.
+        name: one of `suite_names()`, or the path of a file that ends in `.yaml` or `.yml`.
+        data: a folder that a shipped suite's files are looked for in first; `PLAIT_DATA` if None. After it
+            come plait's cache, installed packages, and downloads. What can't be had is told by the suite's
+            `missing`.
 
     Raises:
         InputError: there is no such suite, a file's digest is wrong, or no task can be had at all.
     """
-    if name not in _MODULES:
+    name = str(name)
+    if name.endswith((".yaml", ".yml")):
+        return load_suite_file(name)
+    if name in _MODULES:
+        return import_module(f"plait.tasks.suites.{name}").load(data)
+    if name not in suite_names():
         raise InputError(f"there is no suite `{name}`", hint=nearest(name, suite_names()))
-    return import_module(f"plait.tasks.suites.{name}").load(data)
+    return load_suite_file(Path(__file__).parent / f"{name}.yaml")
