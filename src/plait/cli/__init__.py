@@ -55,7 +55,8 @@ def _status(words: list[str]) -> int:
     from plait.cli._app import app
 
     # typer may bring its own copy of click, so what click raises is found through typer.
-    usage_error = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+    kinds: Sequence[type[Exception]] = [k for k in typer.BadParameter.__mro__ if issubclass(k, Exception)]
+    usage_error = next(kind for kind in kinds if kind.__name__ == "ClickException")
     try:
         if words[:1] == ["merge"]:
             words = ["merge", *_translated(words[1:])]
