@@ -6,6 +6,7 @@ and a command that was interrupted 130 (Ctrl-C) or 143 (SIGTERM).
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import sys
@@ -35,7 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Interrupted as error:
         say()
         status = 128 + error.number
+    _keep_colours_out()
     raise SystemExit(status)
+
+
+def _keep_colours_out() -> None:
+    """numba starts colorama where that is installed, which would end what a terminal shows with an escape."""
+    colorama = sys.modules.get("colorama.initialise")
+    if colorama is not None:
+        atexit.unregister(colorama.reset_all)
 
 
 def _once(text: str) -> Callable[[], None]:
