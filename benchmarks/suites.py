@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,11 +23,8 @@ from rich.console import Console
 from torch import nn
 from torch.nn import functional as F
 
-from plait.fleet._member import Member
-from plait.fleet._sequential import Sequential
-from plait.fleet._trainee import Trainee
-from plait.tasks import Examples, Headed, Suite, Task
-from plait.tasks.suites import load_suite, suite_names
+from plait.fleet import Fleet, Member
+from plait.tasks import Examples, Headed, Suite, Task, load_suite
 
 RESULTS = Path(__file__).parent / "results" / "suites.json"
 
@@ -44,23 +41,29 @@ class Tuning:
 
 TUNING = {
     "glyphs": Tuning(steps=400, batch_size=32, lr=1e-3),
+    "text": Tuning(steps=200, batch_size=16, lr=3e-4),
 }
 
 
 def main(
     names: Annotated[list[str] | None, typer.Argument(help="Suites; all if none is named.")] = None,
     threads: Annotated[int, typer.Option(help="How many threads torch may use.")] = 2,
+    tasks: Annotated[str, typer.Option(help="Tasks, to try out, separated by commas.")] = "",
     steps: Annotated[int, typer.Option(help="Steps of an expert, to try out; 0 for the suite's own.")] = 0,
     lr: Annotated[float, typer.Option(help="Learning rate, to try out; 0 for the suite's own.")] = 0,
 ) -> None:
     torch.set_num_threads(threads)
     console = Console(width=140)
-    for name in names or suite_names():
+    for name in names or TUNING:
         tuning = TUNING[name]
         tuning = Tuning(steps or tuning.steps, tuning.batch_size, lr or tuning.lr, tuning.rows)
-        found = measured(load_suite(name), tuning, console)
+        suite = load_suite(name)
+        if tasks:
+            suite = replace(suite, tasks=tuple(suite[task] for task in tasks.split(",")))
+        found = measured(suite, tuning, console)
         show(f"{name}: {found['verdict']}", found["tasks"], console)
-        _keep(name, found)
+        if not (tasks or steps or lr):
+            _keep(name, found)
 
 
 def measured(suite: Suite, tuning: Tuning, console: Console) -> dict[str, Any]:
@@ -92,12 +95,7 @@ def expert(base: nn.Module, task: Task, tuning: Tuning) -> nn.Module:
         warmup=0.05,
         clip=1.0,
     )
-    trainee = Trainee(member, task, task.with_body(base), tuning.steps)
-    backend = Sequential([trainee], [trainee.initial()], torch.device("cpu"))
-    for _ in range(tuning.steps):
-        backend.step()
-        trainee.step += 1
-    return trainee.network.eval()
+    return Fleet([member], model=base, backend="sequential").fit()[task.name].eval()
 
 
 def body(model: nn.Module) -> nn.Module:

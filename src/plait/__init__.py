@@ -10,13 +10,19 @@ if TYPE_CHECKING:
     from plait.engine import RunOptions, build_plan, extract_lora, merge, push, run, verify
     from plait.engine import diff_checkpoints as diff
     from plait.engine import inspect_checkpoint as inspect
+    from plait.fleet import Fleet, Member
     from plait.recipe import load_recipe
-    from plait.tasks import compare, evaluate, regressions
+    from plait.tasks import Suite, Task, compare, evaluate, load_suite, regressions
 
 __version__ = "0.1.0"
 
 #: Public name → where it lives; imported on first use, so that the command line starts without torch.
 _HOMES = {
+    "Fleet": ("plait.fleet", "Fleet"),
+    "Member": ("plait.fleet", "Member"),
+    "Suite": ("plait.tasks", "Suite"),
+    "Task": ("plait.tasks", "Task"),
+    "load_suite": ("plait.tasks", "load_suite"),
     "RunOptions": ("plait.engine", "RunOptions"),
     "build_plan": ("plait.engine", "build_plan"),
     "compare": ("plait.tasks", "compare"),
@@ -34,7 +40,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "Fleet",
+    "Member",
     "RunOptions",
+    "Suite",
+    "Task",
     "__version__",
     "build_plan",
     "compare",
@@ -43,6 +53,7 @@ __all__ = [
     "extract_lora",
     "inspect",
     "load_recipe",
+    "load_suite",
     "merge",
     "open",
     "push",

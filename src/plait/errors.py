@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 
 class PlaitError(Exception):
@@ -35,8 +37,15 @@ def _rebuild(what: str, where: str | None, hint: str | None) -> InputError:
     return InputError(what, where=where, hint=hint)
 
 
+#: Problems that differ in nothing but quoted words and numbers are written out up to this many times.
+_OF_ONE_KIND = 8
+_QUOTED = re.compile(r"`[^`]*`|\d+")
+
+
 class InputErrors(InputError):
     """Several problems found by one check, reported together.
+
+    Its text tells many of one kind by the first of them and their number; `problems` has them all.
 
     Args:
         problems: the problems, in the order found; duplicates are shown once.
@@ -47,8 +56,15 @@ class InputErrors(InputError):
         super().__init__(f"{len(self.problems)} problems found")
 
     def __str__(self) -> str:
+        kinds: dict[object, list[InputError]] = {}
+        for problem in self.problems:
+            kinds.setdefault((problem.where, _QUOTED.sub("", problem.what)), []).append(problem)
         lines = [f"{len(self.problems)} problems found:"]
-        lines += [f"- {problem}" for problem in self.problems]
+        for alike in kinds.values():
+            shown = alike if len(alike) == _OF_ONE_KIND + 1 else alike[:_OF_ONE_KIND]
+            lines += [f"- {problem}" for problem in shown]
+            if len(alike) > len(shown):
+                lines.append(f"- … and {len(alike) - len(shown)} more like these")
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -70,10 +86,25 @@ class MissingExtra(InputError):
 
 def raise_all(problems: Sequence[InputError]) -> None:
     """Raise nothing, the one problem, or all of them together."""
-    if len(problems) == 1:
-        raise problems[0]
     if problems:
-        raise InputErrors(problems)
+        raise together(problems)
+
+
+def together(problems: Sequence[InputError]) -> InputError:
+    """The one problem, or all of them as one; the same problem said twice is one."""
+    found = InputErrors(problems)
+    return found.problems[0] if len(found.problems) == 1 else found
+
+
+@contextlib.contextmanager
+def noted(problems: list[InputError]) -> Iterator[None]:
+    """Add what is raised inside to the problems, so that more of them can be looked for."""
+    try:
+        yield
+    except InputErrors as error:
+        problems += error.problems
+    except InputError as error:
+        problems.append(error)
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:

@@ -117,3 +117,7 @@ def test_what_is_no_model_is_refused() -> None:
         open_checkpoint({"a": torch.ones(1), "b": 3})
     with pytest.raises(InputError, match="meta device, without values: `weight`"):
         open_checkpoint(nn.Linear(2, 2, device="meta"))
+    with pytest.raises(InputError, match="meta device, without values: `w`"):
+        open_checkpoint({"w": torch.zeros(2, 2, device="meta")})
+    with pytest.raises(InputError, match=r"only dense tensors .* unlike `w`"):
+        open_checkpoint({"w": torch.eye(2).to_sparse()})

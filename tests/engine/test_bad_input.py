@@ -150,6 +150,10 @@ def output_is_input_by_another_name(place: Path) -> Case:
     return DEFAULT, ["-o", "alias", "--overwrite"], ["one of the inputs", "a"]
 
 
+def output_in_an_input(place: Path) -> Case:
+    return DEFAULT, ["-o", "a/merged"], ["lies in one of the inputs", "a"]
+
+
 def output_not_empty(place: Path) -> Case:
     (place / "full").mkdir()
     (place / "full" / "mine.txt").write_text("keep")
@@ -185,6 +189,7 @@ FILES = [
     truncated_config,
     output_is_input,
     output_is_input_by_another_name,
+    output_in_an_input,
     output_not_empty,
     output_is_a_file,
     output_below_a_file,
@@ -253,6 +258,44 @@ def test_bad_files_are_named_and_nothing_is_left(place, capsys, case):
 def test_bad_recipes_are_named_and_nothing_is_left(place, capsys, recipe):
     shown = refused(place, recipe, [], capsys)
     for word in RECIPES[recipe]:
+        assert word in shown
+
+
+def test_the_recipes_problems_and_the_models_are_told_at_once(place, capsys):
+    recipe = (
+        "merge: ties\nbase: bse\nmodels: [a, {model: b, density: 4}, nowhere]\n"
+        "parameters: {densty: 0.5, normalize: 7, scope: planet}\n"
+    )
+    shown = refused(place, recipe, ["-o", "out", "--device", "meta"], capsys)
+    for word in ("bse", "nowhere", "models[1].parameters.density", "4.0", "densty", "normalize", "planet"):
+        assert word in shown
+    assert "7 problems" in shown
+    assert "device `meta`" in shown
+
+
+def test_wrong_options_and_wrong_shapes_are_told_at_once(place, capsys):
+    shape_mismatch(place)
+    shown = refused(place, "merge: slerp\nmodels: [a, b]\nparameters: {tt: 1}", [], capsys)
+    for word in ("tt", "needs a base", "layers.1.w", "different shapes"):
+        assert word in shown
+
+
+def test_parts_that_do_not_exist_are_all_named(place, capsys):
+    parts = "merge: [{sparsify: magnitud}, {consensus: elected_sing}, {scale: huge}]"
+    shown = refused(place, f"{parts}\nbase: base\nmodels: [a, b]", [], capsys)
+    for word in ("`magnitude`", "`elected_sign`", "`constant`", "3 problems"):
+        assert word in shown
+
+
+def test_many_problems_of_one_kind_are_counted(place, capsys):
+    (place / "b" / "config.json").write_text('{"num_hidden_layers": 30}')
+    edit(
+        place / "b" / "model.safetensors",
+        lambda tensors: tensors.update({f"layers.{i}.w": torch.zeros(8, 6) for i in range(3, 30)}),
+    )
+    shown = refused(place, f"{DEFAULT}parameters: {{weigth: 1}}", [], capsys)
+    assert shown.count("is missing here") == 8
+    for word in ("28 problems found", "and 19 more like these", "`weight`"):
         assert word in shown
 
 

@@ -17,6 +17,7 @@ from plait.checkpoint import Checkpoint, MemoryTensor, open_checkpoint
 from plait.engine import _compare
 from plait.engine._compare import diff_checkpoints, largest_differences
 from plait.engine._inspect import inspect_checkpoint
+from plait.errors import InputError
 
 
 def memory(tensors: dict[str, Tensor], **fields: object) -> Checkpoint:
@@ -166,3 +167,12 @@ def test_threads_do_not_change_the_result_and_the_largest_come_first() -> None:
 
 def test_two_empty_checkpoints_are_identical() -> None:
     assert diff_checkpoints(memory({}), memory({})).identical
+
+
+def test_whatever_opens_can_be_compared_and_inspected(tmp_path: Path) -> None:
+    save_file({"w": torch.zeros(2, 3)}, tmp_path / "a.safetensors")
+    found = diff_checkpoints(str(tmp_path / "a.safetensors"), {"w": torch.ones(2, 3)})
+    assert found.rows[0].status == "differs"
+    assert inspect_checkpoint(tmp_path / "a.safetensors").parameters == 6
+    with pytest.raises(InputError, match="nowhere"):
+        diff_checkpoints(tmp_path / "a.safetensors", tmp_path / "nowhere")

@@ -61,10 +61,10 @@ def test_every_file_of_the_base_goes_along_but_weights_and_hidden_ones(tmp_path,
 @pytest.mark.parametrize("method", ["linear", "karcher", "wma"])
 def test_without_a_base_files_come_from_the_model_listed_first_and_weights_do_not(tmp_path, models, method):
     for order in (models, models[::-1]):
-        out = tmp_path / Path(order[0]).name / "out"
+        out = tmp_path / f"{Path(order[0]).name}-first"
         plait.merge(order, method=method, out=out)
         assert (out / "chat_template.jinja").read_text() == f"{{# {Path(order[0]).name} #}}"
-    weights = [load_file(tmp_path / name / "out" / "model.safetensors") for name in ("base", "b")]
+    weights = [load_file(tmp_path / f"{name}-first" / "model.safetensors") for name in ("base", "b")]
     same = all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert same == (method != "wma")
 

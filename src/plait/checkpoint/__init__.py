@@ -5,7 +5,7 @@ from plait.checkpoint._fill import load_into
 from plait.checkpoint._fingerprint import content_hash
 from plait.checkpoint._json import read_json, read_text
 from plait.checkpoint._memory import MemoryTensor
-from plait.checkpoint._open import open_checkpoint, open_model
+from plait.checkpoint._open import Openable, open_checkpoint, open_model
 from plait.checkpoint._reference import exists as is_path
 from plait.checkpoint._reference import is_hub_id, parse_reference
 from plait.checkpoint._safetensors import DTYPE_NAMES, DTYPES, FileTensor, open_safetensors
@@ -32,6 +32,7 @@ __all__ = [
     "LayerMap",
     "LazyTensor",
     "MemoryTensor",
+    "Openable",
     "ReadFlat",
     "Shape",
     "ShardFile",

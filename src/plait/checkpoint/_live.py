@@ -35,9 +35,10 @@ def open_live(source: object) -> Checkpoint:
     if isinstance(source, nn.Module):
         return _open_module(source)
     if isinstance(source, Mapping):
-        if source and all(isinstance(value, LazyTensor) for value in source.values()):
+        if source and all(_is_lazy(value) for value in source.values()):
             return Checkpoint("tensors in memory", dict(source))
         tensors, tied = _share(dense_state_dict(source, "the state dict"))
+        _check_values(tensors, "the state dict")
         return Checkpoint("a state dict in memory", _lazy(tensors), tied=tied)
     raise InputError(
         f"a {type(source).__name__} can't be opened as a model",
@@ -55,9 +56,7 @@ def _open_module(module: nn.Module) -> Checkpoint:
         model, deltas = module, {}
         state = cast(State, module.state_dict())
     tensors, tied = saved_state(model, dense_state_dict(state, name), name)
-    on_meta = [key for key, tensor in tensors.items() if tensor.is_meta]
-    if on_meta:
-        raise InputError(f"tensors are on the meta device, without values: {some(on_meta)}", where=name)
+    _check_values(tensors, name)
     lazy = _lazy(tensors)
     for weight, build in deltas.items():
         places = [key for key, tensor in tensors.items() if identity(tensor) == identity(state[weight])]
@@ -69,6 +68,17 @@ def _open_module(module: nn.Module) -> Checkpoint:
             )
         lazy[places[0]] = build(places[0])
     return Checkpoint(name, lazy, _config(model), tied=tied, extras=live_extras(model))
+
+
+def _is_lazy(value: object) -> bool:
+    # a tensor is asked first: a sparse one raises when it is asked for what the protocol lists
+    return not isinstance(value, Tensor) and isinstance(value, LazyTensor)
+
+
+def _check_values(state: State, where: str) -> None:
+    on_meta = [name for name, tensor in state.items() if tensor.is_meta]
+    if on_meta:
+        raise InputError(f"tensors are on the meta device, without values: {some(on_meta)}", where=where)
 
 
 def _is_peft(module: nn.Module) -> bool:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from plait.checkpoint._files import unreadable
 from plait.checkpoint._folder import join, open_folder
@@ -20,7 +20,8 @@ from plait.errors import InputError, nearest
 if TYPE_CHECKING:
     from torch import nn
 
-    Openable = str | os.PathLike[str] | nn.Module | Mapping[str, Any] | Checkpoint
+#: What stands for a checkpoint; torch.nn is imported by those who have a module.
+Openable: TypeAlias = "str | os.PathLike[str] | nn.Module | Mapping[str, Any] | Checkpoint"
 
 
 def open_checkpoint(reference: Openable, *, revision: str | None = None) -> Checkpoint:

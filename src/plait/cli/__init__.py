@@ -6,6 +6,7 @@ Exit status: 0 done, 2 the user's input is at fault, 1 plait is; `plait diff` gi
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import sys
@@ -37,7 +38,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Interrupted as error:
         say()
         status = 128 + error.number
+    _keep_colours_out()
     raise SystemExit(status)
+
+
+def _keep_colours_out() -> None:
+    """numba starts colorama where that is installed, which would end what a terminal shows with an escape."""
+    colorama = sys.modules.get("colorama.initialise")
+    if colorama is not None:
+        atexit.unregister(colorama.reset_all)
 
 
 def _once(text: str) -> Callable[[], None]:
@@ -57,7 +66,8 @@ def _status(words: list[str]) -> int:
     from plait.cli._app import app
 
     # typer may bring its own copy of click, so what click raises is found through typer.
-    usage_error = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+    kinds: Sequence[type[Exception]] = [k for k in typer.BadParameter.__mro__ if issubclass(k, Exception)]
+    usage_error = next(kind for kind in kinds if kind.__name__ == "ClickException")
     try:
         if words[:1] == ["merge"]:
             words = ["merge", *_translated(words[1:])]

@@ -23,10 +23,9 @@ def diff(
 
     The exit status is 0 if all tensors are identical to the bit, 3 if not.
     """
-    from plait.checkpoint import open_checkpoint
     from plait.engine import diff_checkpoints, largest_differences
 
-    found = diff_checkpoints(open_checkpoint(a), open_checkpoint(b))
+    found = diff_checkpoints(a, b)
     if as_json:
         print_json(found.to_dict())
     else:

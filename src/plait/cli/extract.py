@@ -31,12 +31,11 @@ def extract_lora(
 
     The factors are cut from each matrix's change by its SVD; the folder is in PEFT's format.
     """
-    from plait.checkpoint import open_checkpoint
     from plait.engine import extract_lora as extract
 
     report = extract(
-        open_checkpoint(finetuned),
-        open_checkpoint(base),
+        finetuned,
+        base,
         out,
         rank=rank,
         alpha=alpha,

@@ -21,10 +21,9 @@ def inspect(
 
     Only headers and configs are read, no weights.
     """
-    from plait.checkpoint import open_checkpoint
     from plait.engine import inspect_checkpoint
 
-    found = inspect_checkpoint(open_checkpoint(model))
+    found = inspect_checkpoint(model)
     if as_json:
         print_json(found.to_dict())
         return

@@ -17,11 +17,11 @@ from plait.engine._models import Models, find_ties
 from plait.engine._modules import owners
 from plait.engine._outputs import OutputBuilder
 from plait.engine._plan import Plan
-from plait.engine._settings import options_of
+from plait.engine._settings import Options, options_of
 from plait.engine._stacked import StackedLayers
 from plait.engine._stage import Stage, open_models
 from plait.engine._vocabulary import align
-from plait.errors import InputError, raise_all
+from plait.errors import InputError, noted, raise_all, together
 from plait.recipe import (
     ModelRef,
     Recipe,
@@ -56,24 +56,27 @@ def build_plan(recipe: Recipe, options: RunOptions | None = None) -> Plan:
         InputError: something is wrong; all that is found is named at once.
     """
     options = options or RunOptions()
-    check_device(options.device)
-    if recipe.code is not None:
-        recipe = _with_code(recipe, options)
-    asked, chosen = recipe, options_of(recipe)
-    if chosen.method.symmetric:
-        recipe = _in_canonical_order(recipe)
-        chosen = options_of(recipe)
-    opened, staged = open_models(recipe, recipe_models(recipe), lambda nested: build_plan(nested, options))
-    check_counts(recipe, chosen.method)
+    problems: list[InputError] = []
+    asked, chosen = _settled(recipe, options, problems)
+    recipe = recipe if chosen is None else chosen.recipe
+    opened, staged = {}, {}
+    with noted(problems):
+        opened, staged = open_models(
+            recipe, recipe_models(recipe), lambda nested: build_plan(nested, options)
+        )
+    if chosen is None or not opened:
+        raise together(problems)
     alignment = None
     warnings = [*recipe.warnings, *chosen.warnings]
     used = {ref: opened[ref] for ref in recipe_models(recipe)}
     tied = find_ties(used)
     if recipe.tokenizer is not None:
-        opened, tied, alignment = align(recipe.tokenizer, opened, tied, recipe.base, staged)
+        with noted(problems):
+            opened, tied, alignment = align(recipe.tokenizer, opened, tied, recipe.base, staged)
+        if alignment is None:
+            raise together(problems)
         used = {ref: opened[ref] for ref in used}
         warnings += alignment.warnings
-    problems: list[InputError] = []
     chat_template = _chat_template(recipe, used, staged, problems)
     excluded: list[str] = []
     stacks: list[StackedLayers] = []
@@ -106,6 +109,27 @@ def build_plan(recipe: Recipe, options: RunOptions | None = None) -> Plan:
     )
     check_memory(plan)
     return plan
+
+
+def _settled(
+    recipe: Recipe, options: RunOptions, problems: list[InputError]
+) -> tuple[Recipe, Options | None]:
+    """The recipe with its own code, and its options in canonical order; None where it names no method.
+
+    What is wrong with the device, the method, its options and the number of models is added to `problems`.
+    """
+    chosen = None
+    with noted(problems):
+        check_device(options.device)
+    with noted(problems):
+        if recipe.code is not None:
+            recipe = _with_code(recipe, options)
+        chosen = options_of(recipe)
+        if chosen.method.symmetric:
+            chosen = options_of(_in_canonical_order(recipe))
+        chosen.problems += check_counts(recipe, chosen.method)
+        problems += chosen.problems
+    return recipe, chosen
 
 
 def _chat_template(

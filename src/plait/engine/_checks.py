@@ -14,16 +14,16 @@ from plait.recipe import ModelRef, Recipe, Slice
 
 
 def check_device(name: str) -> None:
-    """Raise an `InputError` unless torch can use the device."""
+    """Raise an `InputError` unless torch can compute on the device and give back what it found."""
     try:
-        torch.zeros(1, device=torch.device(name))
+        torch.zeros(1, device=torch.device(name)).item()
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
         raise InputError(f"the device `{name}` can't be used: {reason}", hint="leave out --device") from error
 
 
-def check_counts(recipe: Recipe, method: Method) -> None:
-    """Raise an `InputError` for every slice with too few or too many models, or without its base."""
+def check_counts(recipe: Recipe, method: Method) -> list[InputError]:
+    """A problem for every slice with too few or too many models, or without its base."""
     problems = []
     for module in recipe.modules:
         for part in module.slices:
@@ -55,7 +55,7 @@ def check_counts(recipe: Recipe, method: Method) -> None:
                         where=recipe.origin,
                     )
                 )
-    raise_all(problems)
+    return problems
 
 
 def _without_base(part: Slice, base: ModelRef, recipe: Recipe) -> list[InputError]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from plait.checkpoint import Checkpoint, LazyTensor, numel
+from plait.checkpoint import Checkpoint, LazyTensor, Openable, numel, open_checkpoint
 
 Status = Literal["identical", "differs", "dtype differs", "shape differs", "only in a", "only in b"]
 #: Elements compared at a time: some 50 MB of working memory per thread.
@@ -119,20 +119,21 @@ class CheckpointDiff:
         return {"identical": self.identical, "total": self.total.to_dict(), "tensors": rows}
 
 
-def diff_checkpoints(a: Checkpoint, b: Checkpoint, *, threads: int = 1) -> CheckpointDiff:
+def diff_checkpoints(a: Openable, b: Openable, *, threads: int = 1) -> CheckpointDiff:
     """Compare two checkpoints tensor by tensor.
 
     Reads both once; memory is bounded by the chunk and the threads, not by the tensors. A name that is tied
     in one and stored in the other is compared with the tensor that it is tied to.
 
     Args:
-        a: what distances are relative to.
+        a: what distances are relative to: a path, a hub id, a module, a checkpoint.
         b: the other.
         threads: tensors compared at the same time; the result does not depend on it.
 
     Raises:
-        InputError: a tensor can't be read.
+        InputError: one can't be opened, or a tensor can't be read.
     """
+    a, b = open_checkpoint(a), open_checkpoint(b)
     names = [name for name in dict.fromkeys((*a, *b, *a.tied)) if name in a or name in b]
     pairs = [(name, _find(a, name), _find(b, name)) for name in names]
     with ThreadPoolExecutor(threads) as pool:

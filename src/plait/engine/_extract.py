@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plait.checkpoint import Checkpoint, LazyTensor
+from plait.checkpoint import Checkpoint, LazyTensor, Openable, open_checkpoint
 from plait.engine._adapter_folder import adapter_config, write_adapter
 from plait.engine._compare import compare_tensors
 from plait.engine._extract_plan import ExtractPlan, plan_extraction
@@ -85,9 +86,9 @@ _Factored = tuple[Extracted, dict[str, Tensor]]
 
 
 def extract_lora(
-    finetuned: Checkpoint,
-    base: Checkpoint,
-    out: Path,
+    finetuned: Openable,
+    base: Openable,
+    out: str | os.PathLike[str],
     *,
     rank: int,
     alpha: float | None = None,
@@ -102,7 +103,7 @@ def extract_lora(
     `modules_to_save` names its module.
 
     Args:
-        finetuned: the fine-tuned model.
+        finetuned: the fine-tuned model: a path, a hub id, a module, a checkpoint.
         base: what it was trained from.
         out: a folder that does not exist, or is empty.
         rank: of the factors, at least 1.
@@ -114,6 +115,7 @@ def extract_lora(
     Raises:
         InputError: nothing to extract, a glob without a match, a NaN or infinity, or a folder in the way.
     """
+    finetuned, base, out = open_checkpoint(finetuned), open_checkpoint(base), Path(out)
     alpha = float(rank) if alpha is None else float(alpha)
     _check(finetuned, base, out, rank, alpha)
     plan = plan_extraction(finetuned, base, target_modules, modules_to_save)

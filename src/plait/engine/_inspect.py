@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from plait.checkpoint import Checkpoint, numel
+from plait.checkpoint import Openable, numel, open_checkpoint
 from plait.checkpoint._structure import find_layers
 
 
@@ -73,8 +73,16 @@ class Inspection:
         return asdict(self)
 
 
-def inspect_checkpoint(checkpoint: Checkpoint) -> Inspection:
-    """Describe a checkpoint; no weight is read. Linear in the number of tensors."""
+def inspect_checkpoint(model: Openable) -> Inspection:
+    """Describe a checkpoint; no weight is read. Linear in the number of tensors.
+
+    Args:
+        model: a path, a hub id, a module, a checkpoint.
+
+    Raises:
+        InputError: it can't be opened.
+    """
+    checkpoint = open_checkpoint(model)
     config = checkpoint.config
     layers = find_layers(checkpoint, config)
     rows: list[TensorRow] = []

@@ -54,7 +54,7 @@ class OutputBuilder:
         if place.base is not None and base_ref is not None:
             given.insert(0, (base_ref.text, place.base))
         lead_name, lead = given[0]
-        if not self._alike(place, given):
+        if not self._alike(place, given) or self.options.problems:
             return []
         if not lead.dtype.is_floating_point:
             return [Output(place.name, lead.shape, lead.dtype, "copy", (lead,), (lead_name,), False, None)]

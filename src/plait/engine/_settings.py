@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from plait.engine._function import as_method
-from plait.errors import InputError, nearest, raise_all
+from plait.errors import InputError, nearest, noted, raise_all
 from plait.methods import CONSENSUS, SPARSIFY, Method, Option, Settings, get_method, pipeline
 from plait.recipe import MISSING, Module, Part, Recipe, Resolver, Slice, Source, used_keys
 
@@ -27,19 +28,22 @@ class Options:
         recipe: the recipe.
         method: its method.
         warnings: parameters that mergekit's grammar ignores.
+        problems: what is wrong with the options in any place of the recipe, as far as no tensor has a say.
     """
 
     recipe: Recipe
     method: Method
     owners: dict[str, tuple[str, Part]]
     warnings: list[str] = field(default_factory=list)
+    problems: list[InputError] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._check_keys()
         kinds = {self._key(o): _TYPES[o.kind] for o in self.method.options if o.name != "rescale"}
-        self._resolver = Resolver(self.recipe, kinds)
+        self._resolver = Resolver(self.recipe, kinds, self.problems)
         # What no filter and no gradient touches is the same for all tensors, of which there may be very many.
         self._varying = {key for key, uses in used_keys(self.recipe).items() if any(u.varies for u in uses)}
+        self._check_values()
 
     def _key(self, option: Option) -> str:
         return self.owners[option.name][0] if option.name in self.owners else option.name
@@ -47,16 +51,18 @@ class Options:
     def _check_keys(self) -> None:
         known = {self._key(option) for option in self.method.options}
         model_scope = self._default("scope") == "model"
-        problems = []
+        problems = self.problems
         for key, uses in used_keys(self.recipe).items():
             if key in _NO_EFFECT and self.recipe.grammar == "mergekit":
                 self.warnings.append(f"`{uses[0].path}` has no effect: {_NO_EFFECT[key]}")
             elif key not in known:
-                text = f"the method `{self.method.name}` has no option `{key}` (`{uses[0].path}`)"
+                text = f"the method `{self.method.name}` has no option `{key}` (`{{}}`)"
                 if self.recipe.grammar == "mergekit":
-                    self.warnings.append(f"{text}; it is ignored")
+                    self.warnings.append(f"{text.format(uses[0].path)}; it is ignored")
                 else:
-                    problems.append(InputError(text, where=self.recipe.origin, hint=nearest(key, known)))
+                    told = [text.format(use.path) for use in uses]
+                    hint = nearest(key, known)
+                    problems += [InputError(what, where=self.recipe.origin, hint=hint) for what in told]
             if key == "density" and model_scope and any(use.varies for use in uses):
                 problems.append(
                     InputError(
@@ -65,7 +71,20 @@ class Options:
                         hint="set `scope: tensor`",
                     )
                 )
-        raise_all(problems)
+
+    def _check_values(self) -> None:
+        """Look at every value that is the same for all tensors of a place."""
+        for module in self.recipe.modules:
+            for part in module.slices:
+                base = None if self.method.base == "unused" else part.base or self.recipe.base
+                sources = [source for source in part.sources if base is None or source.model != base]
+                for option in self.method.options:
+                    if self.varies(option):
+                        continue
+                    for source in sources if option.per_model else [None]:
+                        # what has the wrong type was told when the resolver was made
+                        with noted(self.problems), contextlib.suppress(TypeError):
+                            self.lookup(option, (module, part), source)("", 0.0)
 
     def _default(self, name: str) -> Any:
         """The option's value where the whole recipe sets it, else its default."""
@@ -130,9 +149,8 @@ class Options:
             )
         if option.choices and value not in option.choices:
             words = ", ".join(option.choices)
-            raise InputError(
-                f"`{option.name}` is `{value}`, and it must be one of {words}", where=self.recipe.origin
-            )
+            what = f"`{option.name}` is `{value}`, and it must be one of {words}"
+            raise InputError(what, where=self._where(option, value))
         if value is None or option.kind in ("str", "bool"):
             return value
         low, high = option.low, option.high
@@ -142,8 +160,15 @@ class Options:
             or math.isnan(value if isinstance(value, float) else 0.0)
         ):
             bounds = f"from {low}" if high is None else f"between {low} and {high}"
-            raise InputError(f"`{option.name}` is {value}, and it must be {bounds}", where=self.recipe.origin)
+            what = f"`{option.name}` is {value}, and it must be {bounds}"
+            raise InputError(what, where=self._where(option, value))
         return value
+
+    def _where(self, option: Option, value: Any) -> str | None:
+        """The recipe, and where in it this value is written."""
+        uses = used_keys(self.recipe).get(self._key(option), ())
+        words = ", ".join(dict.fromkeys(f"`{use.path}`" for use in uses if value in use.values))
+        return f"{self.recipe.origin or 'the recipe'}: {words}" if words else self.recipe.origin
 
 
 class OptionsAt:
@@ -197,7 +222,7 @@ def options_of(recipe: Recipe) -> Options:
     """The recipe's method and the resolver of its options.
 
     Raises:
-        InputError: there is no such method, part or option.
+        InputError: there is no such method or part; what is wrong with its options is in its `problems`.
     """
     owners: dict[str, tuple[str, Part]] = {}
     if isinstance(recipe.method, str):
@@ -210,27 +235,24 @@ def options_of(recipe: Recipe) -> Options:
 
 
 def _composed(parts: Sequence[Part], where: str | None) -> tuple[Method, dict[str, tuple[str, Part]]]:
+    tables = {"sparsify": SPARSIFY, "consensus": CONSENSUS, "scale": ["constant"], "space": ["identity"]}
+    raise_all(
+        [
+            InputError(
+                f"there is no {part.kind} part `{part.name}`",
+                where=where,
+                hint=nearest(part.name, tables[part.kind]),
+            )
+            for part in parts
+            if part.name not in tables[part.kind]
+        ]
+    )
     chosen: dict[str, Any] = {}
     owners: dict[str, tuple[str, Part]] = {}
-    tables = {"sparsify": SPARSIFY, "consensus": CONSENSUS}
     for part in parts:
-        table = tables.get(part.kind)
-        if table is not None:
-            if part.name not in table:
-                raise InputError(
-                    f"there is no {part.kind} part `{part.name}`", where=where, hint=nearest(part.name, table)
-                )
-            chosen[part.kind] = table[part.name]
-            owners.update({option.name: (option.name, part) for option in table[part.name].options})
-        elif part.kind == "scale":
-            if part.name != "constant":
-                raise InputError(
-                    f"there is no scale part `{part.name}`",
-                    where=where,
-                    hint=nearest(part.name, ["constant"]),
-                )
+        if part.kind == "scale":
             owners["lambda"] = ("factor", part)
-        elif part.name != "identity":
-            what = f"there is no space part `{part.name}`"
-            raise InputError(what, where=where, hint=nearest(part.name, ["identity"]))
+        elif part.kind != "space":
+            chosen[part.kind] = (SPARSIFY if part.kind == "sparsify" else CONSENSUS)[part.name]
+            owners.update({option.name: (option.name, part) for option in chosen[part.kind].options})
     return pipeline(**chosen), owners

@@ -62,6 +62,12 @@ def check_target(plan: Plan, target: Path, options: RunOptions) -> None:
     for name, place in _inputs(plan):
         if target == place or target in place.parents:
             raise InputError("the output is one of the inputs", where=name, hint="choose another output")
+        if place in target.parents:
+            raise InputError(
+                "the output lies in one of the inputs, whose files it would become part of",
+                where=name,
+                hint="choose a folder outside of it",
+            )
     if is_filled(target) and not options.overwrite:
         raise InputError(
             "the output folder is not empty", where=str(target), hint="choose another, or add --overwrite"

@@ -3,6 +3,7 @@
 from plait.recipe._aligned_tables import align_tables
 from plait.recipe._alignment import Alignment, align_vocabularies
 from plait.recipe._chat_template import CHAT_TEMPLATES, read_chat_template, resolve_chat_template
+from plait.recipe._document import Keys, refuse, validate
 from plait.recipe._dump import recipe_to_dict, recipe_to_yaml
 from plait.recipe._filters import filter_warnings
 from plait.recipe._load import load_recipe
@@ -32,7 +33,7 @@ from plait.recipe._tokenizer_files import (
 )
 from plait.recipe._values import Kind, layer_position
 from plait.recipe._vocabulary import AddedToken, Vocabulary
-from plait.recipe._yaml import parse_yaml
+from plait.recipe._yaml import parse_yaml, read_yaml
 
 __all__ = [
     "CHAT_TEMPLATES",
@@ -43,6 +44,7 @@ __all__ = [
     "AddedToken",
     "Alignment",
     "Flag",
+    "Keys",
     "Kind",
     "Missing",
     "ModelRef",
@@ -68,12 +70,15 @@ __all__ = [
     "parse_yaml",
     "read_chat_template",
     "read_vocabulary",
+    "read_yaml",
     "recipe_models",
     "recipe_to_dict",
     "recipe_to_yaml",
+    "refuse",
     "resolve_chat_template",
     "translate_mergekit_flags",
     "used_keys",
+    "validate",
     "write_chat_template",
     "write_tokenizer",
 ]

@@ -38,19 +38,22 @@ class Use:
         path: `models[1].parameters.density`.
         level: `recipe`, `module`, `slice`, `source` or `part`.
         varies: the value depends on the layer (a gradient) or on the tensor's name (a filter).
+        values: the value, or those of the gradient.
     """
 
     path: str
     level: str
     varies: bool
+    values: tuple[Scalar, ...] = ()
 
 
 def used_keys(recipe: Recipe) -> dict[str, list[Use]]:
     """Every parameter that the recipe sets → where."""
     found: dict[str, list[Use]] = {}
     for path, level, setting in settings_with_paths(recipe):
+        values = setting.value if isinstance(setting.value, tuple) else (setting.value,)
         varies = setting.filter is not None or isinstance(setting.value, tuple)
-        found.setdefault(str(path[-1]), []).append(Use(show_path(path), level, varies))
+        found.setdefault(str(path[-1]), []).append(Use(show_path(path), level, varies, values))
     return found
 
 
@@ -61,16 +64,25 @@ class Resolver:
         recipe: the recipe.
         kinds: parameter → `float`, `int`, `bool` or `str`; values of parameters that are not named here
             come out as they were written.
+        problems: values of the wrong type are added here, and may then not be asked for.
 
     Raises:
-        InputError: a value has the wrong type; all such values are named.
+        InputError: a value has the wrong type, and no list of problems was given; all such values are named.
     """
 
-    def __init__(self, recipe: Recipe, kinds: Mapping[str, Kind] | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        kinds: Mapping[str, Kind] | None = None,
+        problems: list[InputError] | None = None,
+    ) -> None:
         self._recipe, self._kinds = recipe, dict(kinds or {})
         self._chains: dict[tuple[object, ...], _Chain] = {}
         self._matchers: dict[str, Callable[[str], object]] = {}
-        raise_all(list(self._problems()))
+        if problems is None:
+            raise_all(list(self._problems()))
+        else:
+            problems += self._problems()
 
     def value(
         self,

@@ -21,6 +21,7 @@ class Suite:
         base: makes the network that every task starts from, with the base's weights.
         missing: task → why it is not there (data that could not be had); told beside every score.
         about: what it is, and where its data come from.
+        experts: task → where a published expert of it lies (a hub id), for those that have one.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Suite:
     base: Callable[[], nn.Module]
     missing: Mapping[str, str] = field(default_factory=dict)
     about: str = ""
+    experts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [task.name for task in self.tasks]
@@ -40,6 +42,7 @@ class Suite:
 
     def __getitem__(self, name: str) -> Task:
         found = next((task for task in self.tasks if task.name == name), None)
+        where = f"suite `{self.name}`"
         if found is None:
             where = f"suite `{self.name}`"
             if name in self.missing:

@@ -1,0 +1,203 @@
+"""A suite out of a YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from plait.errors import InputError, MissingExtra, raise_all
+from plait.recipe import read_yaml, validate
+from plait.tasks._examples import Columns, Examples, Items, Ragged, as_examples
+from plait.tasks._find import Unavailable
+from plait.tasks._gather import gather
+from plait.tasks._losses import IGNORED, CrossEntropy, Loss, NextToken, SquaredError
+from plait.tasks._meet import ByInput, ByKeywords, MeanPooled, Meet
+from plait.tasks._metrics import (
+    Metric,
+    accuracy,
+    bits_per_byte,
+    macro_f1,
+    mean_squared_error,
+    perplexity,
+)
+from plait.tasks._suite import Suite
+from plait.tasks._suite_document import BaseDocument, SuiteDocument, TaskDocument
+from plait.tasks._tables import Table, read_splits
+from plait.tasks._task import Task
+
+UNLABELLED = ("calibration", "adaptation")
+_LOSSES: Mapping[str, Callable[[], Loss]] = {
+    "cross_entropy": CrossEntropy,
+    "squared_error": SquaredError,
+    "next_token": NextToken,
+}
+_METRICS = {"cross_entropy": "accuracy", "squared_error": "mean_squared_error", "next_token": "bits_per_byte"}
+_MEETS: Mapping[str, Callable[[], Meet]] = {
+    "input": ByInput,
+    "mean_pooled": MeanPooled,
+    "pooled": partial(ByKeywords, ("pixel_values", "input_ids", "attention_mask"), "pooler_output"),
+    "logits": ByKeywords,
+}
+
+
+def load_suite_file(path: str | Path) -> Suite:
+    """The suite that a YAML file describes; `docs/suites.md` has the grammar.
+
+    Args:
+        path: of the file; what it names is found relative to it.
+
+    Raises:
+        InputError: the file says something that it can't; all problems are named, with their lines.
+    """
+    path = Path(path)
+    documents = read_yaml(path)
+    document, problems, _ = validate(SuiteDocument, documents[0], strict=True)
+    raise_all(problems)
+    assert document is not None
+    makers = {task.name: partial(_task, task, document, path.parent) for task in document.tasks}
+    if len(makers) < len(document.tasks):
+        raise InputError("two tasks have one name", where=str(path))
+    tasks, missing = gather(makers)
+    if not tasks:
+        reasons = "; ".join(dict.fromkeys(missing.values()))
+        raise Unavailable(f"no task can be had: {reasons}", where=f"suite `{document.suite}`")
+    about = (
+        document.about if document.run_by_plait else f"{document.about} Not run by plait's authors.".strip()
+    )
+    experts = {task.name: task.expert for task in document.tasks if task.expert}
+    base = partial(_base, document.base, path.parent)
+    return Suite(document.suite, tasks, base, missing, about, experts)
+
+
+def _task(task: TaskDocument, suite: SuiteDocument, folder: Path) -> Task:
+    splits = {
+        split: _examples(table, task, suite, folder, labelled=split not in UNLABELLED)
+        for split, table in read_splits(task.data, folder).items()
+    }
+    head = None
+    if task.loss != "next_token":
+        head = nn.Linear(suite.width or 1, task.classes or 1)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+    return Task(
+        task.name,
+        splits,
+        _LOSSES[task.loss](),
+        _metric(task),
+        head=head,
+        meet=_MEETS[suite.meet](),
+        semi_synthetic=task.semi_synthetic,
+        about=task.about,
+    )
+
+
+def _metric(task: TaskDocument) -> Metric:
+    name = task.metric or _METRICS[task.loss]
+    if name == "macro_f1":
+        return macro_f1(task.classes or 1)
+    plain: Mapping[str, Callable[[], Metric]] = {
+        "accuracy": accuracy,
+        "mean_squared_error": mean_squared_error,
+        "bits_per_byte": bits_per_byte,
+        "perplexity": perplexity,
+    }
+    return plain[name]()
+
+
+def _examples(
+    table: Table, task: TaskDocument, suite: SuiteDocument, folder: Path, *, labelled: bool
+) -> Examples:
+    source = None
+    if task.data.source:
+        source = [str(value) for value in table.column(task.data.source)]
+    labels = {}
+    if labelled and task.loss != "next_token":
+        kind = torch.int64 if task.loss == "cross_entropy" else torch.float32
+        labels["label"] = torch.as_tensor(np.asarray(table.column(task.label)), dtype=kind)
+    if suite.reads == "images":
+        return _images(table, task, suite, folder, labels)
+    if suite.reads == "numbers":
+        made = as_examples({"input": table.column(task.input)})
+        assert isinstance(made, Columns)
+        return Columns({**made.columns, **labels}, source)
+    tokenizer = _processor("AutoTokenizer", suite, folder)
+    return _texts(list(table.column(task.input)), tokenizer, suite.length, task.loss, labels, source)
+
+
+def _texts(
+    texts: list[str],
+    tokenizer: Any,
+    length: int,
+    loss: str,
+    labels: dict[str, torch.Tensor],
+    source: list[str] | None,
+) -> Ragged:
+    """Tokens of texts; for next-token losses with labels, and the bytes that they stand for."""
+    found = tokenizer(texts, truncation=True, max_length=length)
+    sequences = {name: found[name] for name in ("input_ids", "attention_mask")}
+    if loss != "next_token":
+        return Ragged(sequences, labels, source=source)
+    # The first token is given, not predicted, so its bytes do not count.
+    counted = [tokenizer.decode(ids[1:], skip_special_tokens=True) for ids in sequences["input_ids"]]
+    sizes = torch.tensor([len(text.encode()) for text in counted])
+    return Ragged(
+        {**sequences, "labels": sequences["input_ids"]}, {"bytes": sizes}, {"labels": IGNORED}, source
+    )
+
+
+def _images(
+    table: Table,
+    task: TaskDocument,
+    suite: SuiteDocument,
+    folder: Path,
+    labels: dict[str, torch.Tensor],
+) -> Items:
+    """Pictures, prepared when they are asked for."""
+    processor = _processor("AutoImageProcessor", suite, folder)
+    pictures = table.column(task.input)
+
+    def prepare(row: int) -> dict[str, torch.Tensor]:
+        picture = pictures[row]
+        picture = picture.convert("RGB") if hasattr(picture, "convert") else picture
+        pixels = processor(images=picture, return_tensors="pt")["pixel_values"][0]
+        return {"pixel_values": pixels, **{name: column[row] for name, column in labels.items()}}
+
+    return Items(range(len(table)), prepare=prepare)
+
+
+def _processor(kind: str, suite: SuiteDocument, folder: Path) -> Any:
+    return _pretrained(kind, suite.processor or str(suite.base.model), folder)
+
+
+def _pretrained(kind: str, name: str, folder: Path) -> Any:
+    """A tokenizer, processor or model of transformers, out of a folder or from the hub."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingExtra("transformers", "hf", "a suite of text or pictures") from error
+    made = getattr(transformers, kind, None)
+    if made is None:
+        raise InputError(f"transformers has no `{kind}`", hint="`type` names one of its classes")
+    local = folder / name
+    try:
+        return made.from_pretrained(str(local) if local.is_dir() else name)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise Unavailable(f"`{name}` can't be had ({reason})", hint="give a folder or a hub id") from error
+
+
+def _base(document: BaseDocument, folder: Path) -> nn.Module:
+    if document.model is not None:
+        return _pretrained(document.type, document.model, folder)
+    module, _, name = str(document.call).partition(":")
+    try:
+        return getattr(import_module(module), name)()
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"`call` names `{document.call}`, and {error}") from error
