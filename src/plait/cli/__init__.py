@@ -26,6 +26,8 @@ _OUTSIDE = (OSError, MemoryError)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `plait`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # Otherwise numba starts colorama where that is installed, which writes an escape code when Python ends.
+    os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files may hold what no encoding has
             stream.reconfigure(errors="backslashreplace")

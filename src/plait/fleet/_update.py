@@ -172,7 +172,7 @@ def _tensor_step(
     """The same step as tensor operations."""
     like = gradients[0]
     exact = torch.float64 if like.dtype == torch.float64 else torch.float32
-    squares = torch.stack([g.flatten(1).to(torch.float64).square().sum(1) for g in gradients])
+    squares = torch.stack([g.unsqueeze(-1).flatten(1).double().square().sum(1) for g in gradients])
     norms = squares.sum(0).sqrt().cpu().numpy() / rates.weight
     rows, taken = _table(optimizer, rates, norms)
     table = torch.as_tensor(rows, dtype=exact, device=like.device)
