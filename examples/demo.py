@@ -20,14 +20,14 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
-from _demo_data import TASKS, Examples, Unavailable, encoder, fetch, split
-from _demo_show import Row, picture, show
 from rich.console import Console
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 import plait
+from _demo_data import TASKS, Examples, Unavailable, encoder, fetch, split
+from _demo_show import Row, picture, show
 
 Scores = dict[str, float]
 BATCH, TOKENS = 32, 32

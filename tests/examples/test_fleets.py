@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import adapters
 import pytest
-import tenants
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import fleet_adapters
+import fleet_tenants
 import plait
 
 
@@ -22,7 +22,7 @@ def _one_thread():
 
 
 def test_tenants_learn_their_rules(capsys):
-    assert tenants.main(["--tenants", "12", "--epochs", "40"]) < 0.3
+    assert fleet_tenants.main(["--tenants", "12", "--epochs", "40"]) < 0.3
     assert "trained again: [" in capsys.readouterr().out
 
 
@@ -37,6 +37,9 @@ class Letters:
         ids = list(text.encode())
         return {"input_ids": ids, "attention_mask": [1] * len(ids)}
 
+    def decode(self, ids, **_):
+        return bytes(ids).decode(errors="ignore")
+
 
 def test_adapters_of_a_small_model_are_saved_and_open(tmp_path: Path):
     torch.manual_seed(0)
@@ -44,7 +47,7 @@ def test_adapters_of_a_small_model_are_saved_and_open(tmp_path: Path):
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
     base = LlamaForCausalLM(LlamaConfig(vocab_size=256, **sizes, **heads))
     base.save_pretrained(tmp_path / "base")
-    fleet = adapters.fleet(base, Letters(), ("email", "json"), steps=3, length=32).fit()
+    fleet = fleet_adapters.fleet(base, Letters(), ("email", "json"), steps=3, length=32).fit()
     assert fleet.status == {"email": "finished", "json": "finished"}
     folders = fleet.save(tmp_path / "out", base=str(tmp_path / "base"))
     opened = plait.open(f"{tmp_path / 'base'}+{folders[1]}")
@@ -55,6 +58,6 @@ def test_adapters_of_a_small_model_are_saved_and_open(tmp_path: Path):
 
 @pytest.mark.slow
 def test_adapters_of_smollm2(tmp_path: Path, capsys):
-    adapters.main([str(tmp_path / "out"), "--steps", "2", "--members", "2"])
+    fleet_adapters.main([str(tmp_path / "out"), "--steps", "2", "--members", "2"])
     assert capsys.readouterr().out.count("bits per byte") == 2
     assert (tmp_path / "out" / "email" / "adapter_model.safetensors").is_file()

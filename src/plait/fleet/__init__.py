@@ -7,6 +7,7 @@ from plait.fleet._log import MLflow, TensorBoard
 from plait.fleet._loop import FleetWarning
 from plait.fleet._member import After, Member
 from plait.fleet._optuna import OptunaPruning
+from plait.fleet._trainer_callbacks import TrainerCallbacks
 
 __all__ = [
     "After",
@@ -18,4 +19,5 @@ __all__ = [
     "OptunaPruning",
     "SuccessiveHalving",
     "TensorBoard",
+    "TrainerCallbacks",
 ]

@@ -102,14 +102,18 @@ def adapted(member: Member, base: nn.Module, task: Task, weights: Mapping[str, T
         task: its task.
         weights: of adapter and head, as a `State` holds them.
     """
-    model: nn.Module = _peft_model(member, base)
-    if task.head is not None:
-        device = next(base.parameters()).device
-        model = Headed(model, head(task, base).to(device), task.meet)
+    model = headed(_peft_model(member, base), task, base)
     with torch.no_grad():
         for name, parameter in trained(model).items():
             parameter.copy_(weights[name])
     return model
+
+
+def headed(model: nn.Module, task: Task, base: nn.Module) -> nn.Module:
+    """A model over a base, with a copy of the task's head if it has one."""
+    if task.head is None:
+        return model
+    return Headed(model, head(task, base).to(next(base.parameters()).device), task.meet)
 
 
 def initial(adapter: Adapter, task: Task, base: nn.Module) -> dict[str, Tensor]:

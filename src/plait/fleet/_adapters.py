@@ -55,10 +55,10 @@ class Adapters:
         check_calls(calls)
         layout = lay_out(trainees, network, calls, device)
         self.stacks = layout.stacks
-        self.stacks.fill(states)
         self._pass = AdapterPass(trainees, network, layout, calls.drops)
         if len(trainees) > 1:
             self._check_apart(example)
+        self.stacks.fill(states)
         self.optimizer = Optimizer(
             first.member.optimizer,
             self.stacks.parameters,
@@ -75,7 +75,8 @@ class Adapters:
         return record(network, lambda: self.trainees[0].task.meet(network, batch))
 
     def _check_apart(self, example: Stack) -> None:
-        """Every other member's loss must leave those between them alone."""
+        """At the start, every other member's loss must leave those between them alone."""
+        self.stacks.fill([t.initial() for t in self.trainees])
         seen = range(0, len(self.trainees), 2)
         self._pass.begin()
         self._pass(example, self._keys(0), seen)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from plait.errors import InputError, nearest, raise_all
-from plait.fleet._adapter import adapted
+from plait.fleet._adapter import headed
 from plait.fleet._member import After, Member
 from plait.fleet._trainee import State, Trainee
 from plait.tasks import Columns, CrossEntropy, PackedTokens, Ragged, Subset, Suite, Task, check_packing
@@ -118,7 +118,8 @@ def build_adapter(member: Member, task: Task, base: nn.Module) -> Trainee:
         InputError: a target matches no layer, or base, head and data disagree.
     """
     trainee = Trainee(member, task, base, member.length(len(task.split("train"))))
-    _try(member, task, adapted(member, base, task, trainee.initial().parameters))
+    trainee.initial()
+    _try(member, task, headed(base, task, base))
     return trainee
 
 

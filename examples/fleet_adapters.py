@@ -1,6 +1,6 @@
 """Eight LoRA adapters on SmolLM2-135M, trained at once on one base in memory.
 
-    python examples/adapters.py OUT [--steps 40] [--members 8]
+    python examples/fleet_adapters.py OUT [--steps 40] [--members 8]
 
 Each member reads the sources of another part of Python's standard library; the model comes out of a package.
 """

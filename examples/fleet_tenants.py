@@ -1,6 +1,6 @@
 """Two hundred small models, one for each tenant of a table: trained at once, routed, trained again in part.
 
-python examples/tenants.py [--tenants 200] [--epochs 30]
+python examples/fleet_tenants.py [--tenants 200] [--epochs 30]
 """
 
 from __future__ import annotations

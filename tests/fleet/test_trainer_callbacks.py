@@ -1,0 +1,120 @@
+"""transformers' callbacks see each member as a run of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from lora import GPT2_TARGETS, advance, assert_equal, decoders, gpt2, made, states
+from transformers import EarlyStoppingCallback, TrainerCallback
+
+from plait.errors import InputError
+from plait.fleet import Fleet, TrainerCallbacks
+from plait.fleet._sequential import Sequential
+
+
+class Diary(TrainerCallback):
+    """Writes down what it sees."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.logs: list[dict[str, float]] = []
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.events.append(f"begin {args.learning_rate} of {state.max_steps}")
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.events.append(f"step {state.global_step}")
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.logs.append(dict(logs))
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        self.events.append(f"evaluate {sorted(metrics)}")
+
+    def on_save(self, args, state, control, **kwargs):
+        self.events.append("save")
+
+    def on_train_end(self, args, state, control, model=None, **kwargs):
+        self.events.append(f"end of {type(model).__name__} at {state.global_step}")
+
+
+class StopAt(TrainerCallback):
+    """Stops a run after so many steps."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step >= self.step
+
+
+def members(steps: int = 4):
+    return [replace(m, steps=steps, evaluate_every=2) for m in decoders(GPT2_TARGETS)]
+
+
+def test_every_member_has_a_run_of_its_own(tmp_path):
+    bridge = TrainerCallbacks([Diary()])
+    Fleet(members(), model=gpt2(), backend="adapters", log_every=2, out=tmp_path, save_every=3).fit(
+        callbacks=[bridge]
+    )
+    for member in members():
+        (diary,) = bridge.of(member.name)
+        assert diary.events == [
+            f"begin {member.lr} of 4",
+            "step 1",
+            "step 2",
+            "evaluate ['epoch', 'eval_perplexity']",
+            "step 3",
+            "save",
+            "step 4",
+            "evaluate ['epoch', 'eval_perplexity']",
+            "end of PeftModel at 4",
+        ]
+        losses = [log for log in diary.logs if "loss" in log]
+        assert [sorted(log) for log in losses] == [["epoch", "grad_norm", "learning_rate", "loss"]] * 2
+
+
+def test_a_callback_stops_its_own_member_alone():
+    bridge = TrainerCallbacks(lambda name: [StopAt(2)] if name == "b" else [])
+    fleet = Fleet(members(), model=gpt2(drop=0.0), backend="adapters").fit(callbacks=[bridge])
+    assert fleet.status == {"a": "finished", "b": "stopped", "c": "finished"}
+    alone = made(Sequential, gpt2(drop=0.0), members())
+    advance(alone, 4)
+    assert_equal([fleet.state(name) for name in "ac"], [states(alone)[0], states(alone)[2]], 1e-11)
+
+
+def test_early_stopping_waits_for_each_member_by_itself():
+    patient = EarlyStoppingCallback(early_stopping_patience=1, early_stopping_threshold=1e9)
+    kept = [replace(m, steps=8, evaluate_every=every) for m, every in zip(members(), (1, 2, 8), strict=True)]
+    bridge = TrainerCallbacks([patient])
+    fleet = Fleet(kept, model=gpt2(), backend="adapters").fit(callbacks=[bridge])
+    # the first validation is the best yet, the second improves by less than the threshold
+    assert {name: fleet.state(name).step for name in "abc"} == {"a": 2, "b": 4, "c": 8}
+    assert patient.early_stopping_patience_counter == 0
+
+
+def test_counts_go_on_after_a_save(tmp_path):
+    kept = [replace(m, steps=6, evaluate_every=2) for m in members()]
+
+    class Crash(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 3:
+                raise KeyboardInterrupt
+
+    def fleet():
+        return Fleet(kept, model=gpt2(), backend="adapters", out=tmp_path, save_every=2)
+
+    def patient():
+        return EarlyStoppingCallback(early_stopping_patience=2, early_stopping_threshold=1e9)
+
+    with pytest.raises(KeyboardInterrupt):
+        fleet().fit(callbacks=[TrainerCallbacks([patient(), Crash()])])
+    resumed = TrainerCallbacks([patient(), StopAt(99)])
+    fleet().fit(callbacks=[resumed], resume=True)
+    assert [resumed.of(name)[0].early_stopping_patience_counter for name in "abc"] == [2, 2, 2]
+
+
+def test_what_is_no_callback():
+    with pytest.raises(InputError, match="a str is no callback of transformers"):
+        TrainerCallbacks(["early stopping"])
