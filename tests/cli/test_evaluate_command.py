@@ -239,3 +239,20 @@ def test_a_process_ends_with_status_3(old, new):
     assert done.returncode == 3
     assert done.stderr.startswith("plait: regression: ")
     assert "Traceback" not in done.stderr
+
+
+def test_suites_are_listed_and_shown(capsys):
+    assert plait("suites") == 0
+    assert {"bytes", "glyphs", "smollm2", "text"} <= set(capsys.readouterr().out.split())
+    assert plait("suites", "tiny.yaml") == 0
+    said = capsys.readouterr().out
+    assert re.search(r"^ *digit +accuracy +– +– +297", said, re.MULTILINE)
+    assert re.search(r"^ *odd † +accuracy", said, re.MULTILINE)
+    assert "† semi-synthetic" in said
+    assert "missing: `kuzushiji`: " in said
+    assert plait("suites", "tiny.yaml", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [task["examples"] for task in found["tasks"]] == [{"test": 297}] * 2
+    assert list(found["missing"]) == ["kuzushiji"]
+    assert plait("suites", "glyph") == 2
+    assert "did you mean `glyphs`?" in capsys.readouterr().err

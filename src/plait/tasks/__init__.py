@@ -19,7 +19,7 @@ from plait.tasks._metrics import (
 )
 from plait.tasks._packages import Debian, Hub, PyPI
 from plait.tasks._packing import check_packing
-from plait.tasks._scores import Average, Evidence, Score, Scores, read_scores
+from plait.tasks._scores import NOTE, Average, Evidence, Score, Scores, marked, read_scores
 from plait.tasks._subset import Subset
 from plait.tasks._suite import Suite
 from plait.tasks._task import SPLITS, Headed, Task
@@ -27,6 +27,7 @@ from plait.tasks.suites import load_suite, suite_names
 
 __all__ = [
     "IGNORED",
+    "NOTE",
     "SPLITS",
     "Average",
     "Batch",
@@ -69,6 +70,7 @@ __all__ = [
     "language_task",
     "load_suite",
     "macro_f1",
+    "marked",
     "mean_squared_error",
     "notes",
     "perplexity",

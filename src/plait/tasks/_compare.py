@@ -9,7 +9,7 @@ from typing import Any
 from plait.errors import InputError, nearest
 from plait.tasks._bootstrap import draws, interval
 from plait.tasks._metrics import Floats
-from plait.tasks._scores import MARK, Evidence, Score, Scores, plain
+from plait.tasks._scores import Evidence, Score, Scores, marked, plain
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Difference:
     @property
     def label(self) -> str:
         """The task's name, marked if it is semi-synthetic."""
-        return f"{self.task} {MARK}" if self.semi_synthetic else self.task
+        return marked(self.task, self.semi_synthetic)
 
     @property
     def drop(self) -> float:

@@ -19,6 +19,11 @@ MARK = "†"
 NOTE = f"{MARK} semi-synthetic: its examples were made, not found"
 
 
+def marked(task: str, semi_synthetic: bool) -> str:
+    """A task's name as it is shown beside scores."""
+    return f"{task} {MARK}" if semi_synthetic else task
+
+
 @dataclass(frozen=True)
 class Score:
     """What one model scores on one task.
@@ -53,7 +58,7 @@ class Score:
     @property
     def label(self) -> str:
         """The task's name, marked if it is semi-synthetic."""
-        return f"{self.task} {MARK}" if self.semi_synthetic else self.task
+        return marked(self.task, self.semi_synthetic)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
