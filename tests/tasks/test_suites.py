@@ -110,7 +110,7 @@ def test_a_byte_gpt_sees_nothing_of_what_comes():
 
 def test_texts_of_one_source_lie_in_one_split_and_classes_in_turns():
     items = [Item(f"text {i}", i % 3, f"source {i % 90}") for i in range(2000)]
-    found = chosen(items, {name: 90 for name in SHARES})
+    found = chosen(items, dict.fromkeys(SHARES, 90))
     for name, part in found.items():
         assert all(split_of(item.source) == name for item in part)
         assert len(part) <= 90
@@ -120,7 +120,7 @@ def test_texts_of_one_source_lie_in_one_split_and_classes_in_turns():
 
 def test_a_text_that_comes_twice_is_taken_once():
     items = [Item("The same", 0, "a"), Item("the  same", 1, "b"), Item("another", 0, "c")]
-    found = chosen(items, {name: 9 for name in SHARES})
+    found = chosen(items, dict.fromkeys(SHARES, 9))
     assert sum(map(len, found.values())) == 2
 
 
@@ -132,7 +132,7 @@ def test_about_the_promised_share_of_sources_lies_in_each_split():
 
 def test_pieces_lie_in_one_document_and_have_their_size():
     documents = [(f"d{i}", "äbc" * (i + 5)) for i in range(50)]
-    found = pieces(documents, 10, {name: 1000 for name in SHARES})
+    found = pieces(documents, 10, dict.fromkeys(SHARES, 1000))
     for name, part in found.items():
         for source, content in part:
             assert len(content) == 10
