@@ -13,6 +13,7 @@ from plait.cli.inspect import inspect
 from plait.cli.merge import merge
 from plait.cli.methods import methods
 from plait.cli.push import push
+from plait.cli.suites import suites
 from plait.cli.verify import verify
 
 app = typer.Typer(
@@ -22,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Train many models at once, weave them into one.",
 )
-for command in (merge, verify, push, inspect, diff, evaluate, methods):
+for command in (merge, verify, push, inspect, diff, evaluate, methods, suites):
     app.command()(command)
 app.command("extract-lora")(extract_lora)
 
