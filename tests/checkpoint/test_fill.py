@@ -100,3 +100,18 @@ def test_nothing_is_changed_by_a_checkpoint_of_another_architecture():
     many = {f"w{place}": torch.zeros(1) for place in range(9)}
     with pytest.raises(InputError, match=r"lacks `weight`, `bias`; has `w0`, .* and 4 more"):
         load_into(module, plait.open(many))
+
+
+def test_a_transformers_model_does_without_parts_that_it_has_not_but_not_without_layers(tmp_path):
+    from transformers import BertConfig, BertModel
+
+    small = {"vocab_size": 32, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24}
+    full = noisy(BertModel(BertConfig(**small, num_hidden_layers=2)))
+    full.save_pretrained(tmp_path)
+    bare = BertModel(BertConfig(**small, num_hidden_layers=2), add_pooling_layer=False)
+    load_into(bare, plait.open(tmp_path))
+    for name, tensor in bare.state_dict().items():
+        assert torch.equal(tensor, full.state_dict()[name])
+    short = BertModel(BertConfig(**small, num_hidden_layers=1), add_pooling_layer=False)
+    with pytest.raises(InputError, match=r"has `encoder\.layer\.1\."):
+        load_into(short, plait.open(tmp_path))

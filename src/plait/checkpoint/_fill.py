@@ -83,15 +83,27 @@ def _check(module: nn.Module, wanted: Checkpoint, given: Given, where: str) -> N
 
 
 def _left_to_the_module(module: nn.Module, given: Given) -> set[str]:
-    """Names of a checkpoint that the module makes itself: buffers that it does not save, and old ones."""
+    """Names of a checkpoint that a module does without: buffers that it does not save, and old ones.
+
+    Of a transformers model, as transformers does it, also parts that its class can be made without (a pooler,
+    a head): those beside all that it has. Not more layers than it has, which lie within what it has.
+    """
     saved = module.state_dict().keys()
     own = {name: tuple(buffer.shape) for name, buffer in module.named_buffers() if name not in saved}
     patterns: Iterable[str] = getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()
+    parts = {name.partition(".")[0] for name in saved} if _is_transformers(module) else None
     return {
         name
         for name, tensor in given.items()
-        if own.get(name) == tuple(tensor.shape) or any(re.search(pattern, name) for pattern in patterns)
+        if own.get(name) == tuple(tensor.shape)
+        or any(re.search(pattern, name) for pattern in patterns)
+        or (parts is not None and name.partition(".")[0] not in parts)
     }
+
+
+def _is_transformers(module: nn.Module) -> bool:
+    transformers = sys.modules.get("transformers.modeling_utils")
+    return transformers is not None and isinstance(module, transformers.PreTrainedModel)
 
 
 def _hint(missing: list[str], unexpected: list[str]) -> str:
@@ -113,7 +125,7 @@ def _untie(module: nn.Module, name: str, value: Tensor) -> None:
 
 def _converted(module: nn.Module, given: Given) -> nn.Module:
     """A transformers module whose tensors on disk are not those in memory, made anew by transformers."""
-    assert "transformers" in sys.modules
+    assert _is_transformers(module)
     like = next(module.parameters())
     model = cast(Any, type(module)).from_pretrained(
         None,

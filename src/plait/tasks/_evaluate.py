@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,13 @@ from plait.errors import InputError, nearest
 from plait.tasks._bootstrap import draws, interval
 from plait.tasks._examples import Columns, Examples, Ragged, digest
 from plait.tasks._metrics import Floats
-from plait.tasks._network import Model, at_rest, named_models, network, with_head
+from plait.tasks._network import Model, at_rest, named_models, network, untrained, with_head
 from plait.tasks._pass import numbers
 from plait.tasks._scores import Evidence, Score, Scores
 from plait.tasks._subset import Subset
 from plait.tasks._suite import Suite
-from plait.tasks._task import SPLITS, Task
+from plait.tasks._task import SPLITS, Headed, Task
+from plait.tasks.suites import load_suite
 
 Heads = Mapping[str, Any] | str | os.PathLike[str]
 _Measured = dict[tuple[str, str], tuple[Floats, int]]
@@ -36,7 +36,7 @@ def evaluate(
     split: str = "test",
     tasks: Sequence[str] | None = None,
     heads: Heads | None = None,
-    data: str | os.PathLike[str] | None = None,
+    data: str | Path | None = None,
     batch_size: int = 256,
     bootstrap: int = 1000,
     seed: int = 0,
@@ -76,6 +76,7 @@ def evaluate(
     """
     _check_numbers(batch_size=(batch_size, 1), bootstrap=(bootstrap, 0), seed=(seed, 0))
     _check_device(device)
+    named = named_models(models)
     whole = _suite(suite, data)
     chosen = [whole[name] for name in dict.fromkeys(tasks)] if tasks is not None else list(whole.tasks)
     if not chosen:
@@ -83,7 +84,6 @@ def evaluate(
     _check_split(chosen, split)
     own_heads = _heads(heads, whole)
     measured: _Measured = {}
-    named = named_models(models)
     with _threads(threads):
         for name, model in named.items():
             base = None if isinstance(suite, Task) else whole.base
@@ -93,7 +93,11 @@ def evaluate(
     found = _table(list(named), whole.name, chosen, measured, bootstrap, seed)
     prints = {task.name: _fingerprint(task.split(split)) for task in chosen}
     missing = dict(whole.missing) if tasks is None else {}
-    return replace(found, missing=missing, data={task: each for task, each in prints.items() if each})
+    bare = any(not isinstance(model, Headed) for model in named.values())
+    blank = tuple(task.name for task in chosen if bare and untrained(task, own_heads.get(task.name)))
+    return replace(
+        found, missing=missing, untrained=blank, data={task: each for task, each in prints.items() if each}
+    )
 
 
 def _scored(
@@ -134,13 +138,13 @@ def _fingerprint(examples: Examples) -> str:
     return digest(examples) if isinstance(held, Columns | Ragged) else ""
 
 
-def _suite(suite: Suite | Task | str | os.PathLike[str], data: str | os.PathLike[str] | None) -> Suite:
+def _suite(suite: Suite | Task | str | os.PathLike[str], data: str | Path | None) -> Suite:
     if isinstance(suite, Suite):
         return suite
     if isinstance(suite, Task):
         return Suite(suite.name, (suite,), _no_base)
     if isinstance(suite, str | os.PathLike):
-        return import_module("plait.tasks").load_suite(suite, data)
+        return load_suite(suite if isinstance(suite, str) else Path(suite), data)
     raise InputError(f"a {type(suite).__name__} is no suite", hint="give a Suite, a Task, or a suite's name")
 
 

@@ -30,6 +30,9 @@ def notes(scores: Scores) -> list[str]:
     """What is to be known about a table of scores: marks, missing tasks, outputs that are no numbers."""
     found = [NOTE] if any(row.semi_synthetic for row in scores) else []
     found += [f"missing: `{task}`: {why}" for task, why in scores.missing.items()]
+    if scores.untrained:
+        told = ", ".join(f"`{task}`" for task in scores.untrained)
+        found.append(f"untrained heads, all zeros, so that scores say nothing: {told}; give their heads")
     found += [
         f"`{row.model}` gave NaN for {row.nan} of {row.n} examples of `{row.task}`"
         for row in scores

@@ -21,11 +21,13 @@ Model = Any
 HEAD_FILE = "head.safetensors"
 
 
-def named_models(models: Any) -> dict[str, Model]:
+def named_models(models: Any) -> dict[str, nn.Module | Checkpoint]:
     """Names and models of what a user gives: one, several in a list, or a mapping of names to models.
 
+    Checkpoints are opened, so that what is not there is said before anything is loaded.
+
     Raises:
-        InputError: there is none.
+        InputError: there is none, or one can't be opened.
     """
     if isinstance(models, Mapping) and not _is_state(models):
         found = {str(name): model for name, model in models.items()}
@@ -34,7 +36,19 @@ def named_models(models: Any) -> dict[str, Model]:
         found = _with_names(list(models) if several else [models])
     if not found:
         raise InputError("there is no model to evaluate", hint="give a module, a checkpoint or a path")
-    return found
+    return {name: _opened(model) for name, model in found.items()}
+
+
+def _opened(model: Model) -> nn.Module | Checkpoint:
+    if isinstance(model, nn.Module):
+        return model
+    if isinstance(model, str | os.PathLike | Mapping):
+        return open_model(model)
+    raise InputError(
+        f"a {type(model).__name__} can't be evaluated",
+        hint="give a torch module, a checkpoint, or the path or hub id of one"
+        + ("; for a model with `predict`, use its own `score`" if hasattr(model, "predict") else ""),
+    )
 
 
 def _is_state(models: Mapping[Any, Any]) -> bool:
@@ -64,7 +78,7 @@ def _name(model: Model) -> str:
 
 
 def network(
-    model: Model,
+    model: nn.Module | Checkpoint,
     base: Callable[[], nn.Module] | None,
     *,
     device: str | torch.device | None = None,
@@ -73,30 +87,23 @@ def network(
     """A module to score: the user's own, never changed, or a checkpoint in a base's module.
 
     Args:
-        model: as in `Model`.
+        model: as `named_models` gives it.
         base: makes the module that a checkpoint fills.
         device: where to compute; where the module is, if None.
         dtype: in which type to compute; the module's own if None.
 
     Raises:
-        InputError: it is no model, there is no base for a checkpoint, or they are of other architectures.
+        InputError: there is no base for a checkpoint, or they are of other architectures.
     """
     if isinstance(model, nn.Module):
         return _placed(model, device, dtype)
-    if not isinstance(model, str | os.PathLike | Mapping):
-        raise InputError(
-            f"a {type(model).__name__} can't be evaluated",
-            hint="give a torch module, a checkpoint, or the path or hub id of one"
-            + ("; for a model with `predict`, use its own `score`" if hasattr(model, "predict") else ""),
-        )
-    checkpoint = open_model(model)
     if base is None:
         raise InputError(
             "a task alone has no base that a checkpoint could fill",
-            where=checkpoint.reference,
+            where=model.reference,
             hint="give a suite, or a module with the checkpoint's weights",
         )
-    return load_into(base(), checkpoint).to(device=device, dtype=dtype)
+    return load_into(base(), model).to(device=device, dtype=dtype)
 
 
 def _placed(module: nn.Module, device: str | torch.device | None, dtype: torch.dtype | None) -> nn.Module:
@@ -108,6 +115,13 @@ def _placed(module: nn.Module, device: str | torch.device | None, dtype: torch.d
 
 def _elsewhere(here: torch.device, there: torch.device) -> bool:
     return here.type != there.type or (there.index is not None and here.index != there.index)
+
+
+def untrained(task: Task, head: Any) -> bool:
+    """Whether a task is scored with a head of its own that is all zeros, as it is before training."""
+    return (
+        head is None and task.head is not None and all(not p.detach().any() for p in task.head.parameters())
+    )
 
 
 def with_head(model: nn.Module, task: Task, head: Any, *, alone: bool, where: str) -> nn.Module:

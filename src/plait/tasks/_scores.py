@@ -107,6 +107,7 @@ class Scores:
         evidence: (model, task, metric) → what is behind the score; empty for a table that was read.
         bootstrap, seed: how often and from which seed examples were drawn.
         data: task → fingerprint of its examples, where they are held in memory.
+        untrained: tasks that were scored with a head of zeros, so that their scores say nothing.
     """
 
     rows: tuple[Score, ...]
@@ -115,6 +116,7 @@ class Scores:
     bootstrap: int = 0
     seed: int = 0
     data: Mapping[str, str] = field(default_factory=dict, repr=False)
+    untrained: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Score]:
         return iter(self.rows)
@@ -202,6 +204,7 @@ class Scores:
             "scores": [plain(row) for row in self.rows],
             "averages": [plain(each) for each in self.averages()],
             "missing": dict(self.missing),
+            "untrained": list(self.untrained),
             "data": dict(self.data),
             "bootstrap": self.bootstrap,
             "seed": self.seed,
