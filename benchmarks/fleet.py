@@ -1,11 +1,11 @@
 """How fast do fleets train? Each against the plain loop over its members, in one run.
 
-    python benchmarks/fleet.py [--only MLP ViT …] [--members 1 8 32] [--lora] [--json FILE]
+    python benchmarks/fleet.py [--only MLP ViT …] [--members 1 8 32] [--lora-members 8] [--json FILE]
 
 A row is a process of its own. Steps of the loop and of the fleet take turns, and the shortest of each counts;
-`auto` is what plait would choose, `auto / best` how fast that is as a share of the fastest. `peak share` is the
-work of all members' matrix products, forward and backward, over what one large product reaches in the same
-process. Memory is what the process holds at most with the fleet alone, above the members' starts.
+`auto` is what plait would choose, `auto / best` how fast that is as a share of the fastest. `peak share` is
+the work of all members' matrix products, forward and backward, over what one large product reaches in the
+same process. Memory is what the process holds at most with the fleet alone, above the members' starts.
 """
 
 from __future__ import annotations
