@@ -20,12 +20,14 @@ import torch
 import typer
 from _harness import machine, show
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
 from plait.fleet import Fleet, Member
 from plait.tasks import Examples, Headed, Suite, Task, load_suite
 
+WORK = Path("bench-out") / "suites"
 RESULTS = Path(__file__).parent / "results" / "suites.json"
 
 
@@ -41,7 +43,8 @@ class Tuning:
 
 TUNING = {
     "glyphs": Tuning(steps=400, batch_size=32, lr=1e-3),
-    "text": Tuning(steps=200, batch_size=16, lr=3e-4),
+    "bytes": Tuning(steps=200, batch_size=16, lr=1e-3),
+    "text": Tuning(steps=100, batch_size=16, lr=3e-4),
 }
 
 
@@ -72,7 +75,8 @@ def measured(suite: Suite, tuning: Tuning, console: Console) -> dict[str, Any]:
     experts = []
     for task in suite.tasks:
         started = time.perf_counter()
-        experts.append(expert(base, task, tuning))
+        kept = WORK / suite.name / f"{task.name}-{tuning.steps}-{tuning.batch_size}-{tuning.lr:g}.safetensors"
+        experts.append(kept_expert(kept, base, task, tuning))
         console.log(f"{task.name}: trained in {time.perf_counter() - started:.0f} s")
     average = mean([body(model) for model in experts])
     rows = [
@@ -81,6 +85,19 @@ def measured(suite: Suite, tuning: Tuning, console: Console) -> dict[str, Any]:
     settings = {"steps": tuning.steps, "batch_size": tuning.batch_size, "lr": tuning.lr}
     summary = {"settings": settings, "tasks": rows, "missing": dict(suite.missing)}
     return {**summary, **_summary(suite.tasks[0], rows)}
+
+
+def kept_expert(path: Path, base: nn.Module, task: Task, tuning: Tuning) -> nn.Module:
+    """The expert of an earlier run that was cut off, or a new one; `make clean` forgets them."""
+    if not path.is_file():
+        model = expert(base, task, tuning)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        save_file(state, path.with_suffix(".partial"))
+        path.with_suffix(".partial").rename(path)
+    model = task.with_body(base)
+    model.load_state_dict(load_file(path))
+    return model.eval()
 
 
 def expert(base: nn.Module, task: Task, tuning: Tuning) -> nn.Module:

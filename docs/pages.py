@@ -185,12 +185,32 @@ def _benchmark_tables(found: Mapping[str, Any]) -> Iterable[tuple[str, list[Mapp
     yield "Planning and starting", [*found.get("planning", []), *found.get("processes", [])]
 
 
+def suites() -> str:
+    """What `benchmarks/suites.py` found."""
+    path = RESULTS.with_name("suites.json")
+    if not path.is_file():
+        return "No run is kept in this copy. `python benchmarks/suites.py` measures.\n"
+    text = ""
+    for name, found in json.loads(path.read_text(encoding="utf-8")).items():
+        settings, machine = found["settings"], found["machine"]
+        text += f"\n### `{name}`\n\nExperts: {settings['steps']} steps of {settings['batch_size']}, learning "
+        text += f"rate {settings['lr']:g}, AdamW along a cosine. Measured on {found['date']}, "
+        text += f"{machine.get('cores')} cores, torch {machine.get('torch')}.\n\n"
+        columns = list(found["tasks"][0])
+        text += table(columns, ([row.get(c) for c in columns] for row in found["tasks"]))
+        text += f"\n{found['verdict'][0].upper()}{found['verdict'][1:]}.\n"
+        if found["missing"]:
+            text += f"\nMissing in this run: {', '.join(found['missing'])}.\n"
+    return text.lstrip("\n")
+
+
 PARTS = {
     "methods": methods,
     "parts": parts,
     "conventions": conventions,
     "commands": commands,
     "benchmarks": benchmarks,
+    "suites": suites,
 }
 
 

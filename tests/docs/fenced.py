@@ -20,6 +20,7 @@ import yaml
 from plait.engine import RunOptions, build_plan, in_memory
 from plait.errors import InputError
 from plait.recipe import load_recipe
+from plait.tasks import load_suite
 
 ROOT = Path(__file__).resolve().parents[2]
 _FENCE = re.compile(r"^( *)```(\S*)(?: title=\"([^\"]*)\")?[ ]*\n(.*?)^\1```[ ]*$", re.MULTILINE | re.DOTALL)
@@ -105,6 +106,11 @@ class Page:
             Path(example.file).write_text(example.text, encoding="utf-8")
         if example.title.endswith(LM_TASK):
             assert "output_type" in yaml.safe_load(example.text)
+            return
+        if example.file and "suite" in yaml.safe_load(example.text):
+            suite = load_suite(example.file)
+            assert not suite.missing
+            suite.tasks[0].with_body(suite.base())
             return
         try:
             recipe = load_recipe(example.text + "\n")[-1]

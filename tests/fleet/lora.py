@@ -87,7 +87,7 @@ def decoders(targets: Sequence[Any], drop: float = 0.0, seed: int = 0) -> list[M
     return [
         Member(name="a", task=next_token(seed), steps=220, lr=3e-3, seed=seed + 1, batch_size=2,
                schedule="linear", lora=config(r=4, lora_alpha=8, target_modules=one, lora_dropout=drop)),
-        Member(name="b", task=next_token(seed + 1), steps=250, lr=1e-2, seed=seed + 2, batch_size=3, clip=0.5,
+        Member(name="b", task=next_token(seed + 1), steps=250, lr=4e-3, seed=seed + 2, batch_size=3, clip=0.5,
                accumulate=2, schedule="cosine", warmup=5,
                lora=config(r=2, use_rslora=True, target_modules=two)),
         Member(name="c", task=next_token(seed + 2), steps=300, lr=2e-3, seed=seed + 3, weight_decay=0.1,
@@ -106,7 +106,7 @@ def encoders(*, head: bool, drop: float = 0.0, counts: Sequence[int] = (3, 5, 2)
     """Three members with classes of their own number."""
     targets = (["query", "value"], ["intermediate.dense"], ["query", "key", "output.dense"])
     return [
-        Member(name=f"m{i}", task=classes(i, count, head=head), steps=250, lr=5e-3 * (i + 1), seed=i,
+        Member(name=f"m{i}", task=classes(i, count, head=head), steps=250, lr=1e-3 * (i + 1), seed=i,
                batch_size=i + 1, lora=config(r=2 + i, target_modules=target, lora_dropout=drop,
                                              task_type=None if head else "SEQ_CLS"))
         for i, (count, target) in enumerate(zip(counts, targets, strict=True))

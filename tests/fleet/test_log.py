@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from plait.errors import InputError
-from plait.fleet import Fleet, Member, TensorBoard
+from plait.fleet import Fleet, Member, MLflow, TensorBoard
 from plait.fleet._log import JsonLines
 
 
@@ -57,6 +57,25 @@ def test_tensorboard_gets_every_number(tmp_path: Path) -> None:
     wanted = [(r["step"], r["loss"]) for r in fleet.history if r["member"] == "m1" and "loss" in r]
     assert [step for step, _ in found] == [step for step, _ in wanted]
     assert [value for _, value in found] == pytest.approx([value for _, value in wanted])
+
+
+def test_mlflow_gets_every_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(tmp_path.as_uri())
+    try:
+        place = mlflow.create_experiment("fleets")
+        writer = MLflow(run_name="fleet", experiment_id=place)
+        fleet = Fleet(members(), task(MLP), model=double, writers=[writer]).fit()
+        assert mlflow.active_run() is None
+        (run,) = mlflow.MlflowClient().search_runs([place])
+        found = mlflow.MlflowClient().get_metric_history(run.info.run_id, "m1/loss")
+    finally:
+        mlflow.set_tracking_uri(before)
+    wanted = [(r["step"], r["loss"]) for r in fleet.history if r["member"] == "m1" and "loss" in r]
+    assert [(m.step, m.value) for m in found] == wanted
 
 
 def test_members_are_saved_as_folders(tmp_path: Path) -> None:

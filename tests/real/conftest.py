@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from packages import MINILM, SMOLLM2, Family, fetch
-from training import save_smollm2, tune_minilm, tune_smollm2
+from packages import Family
+from training import tune_minilm, tune_smollm2
+
+from plait.tasks import find
+from plait.tasks.suites import smollm2
+from plait.tasks.suites._sources import MINILM, SMOLLM2
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +38,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[
 
 @pytest.fixture(scope="session")
 def minilm() -> Path:
-    return fetch(*MINILM)
+    return find(MINILM)
 
 
 @pytest.fixture(scope="session")
@@ -45,13 +49,13 @@ def minilm_family(shared, minilm) -> Family:
 
 @pytest.fixture(scope="session")
 def smollm2_gguf() -> Path:
-    return fetch(*SMOLLM2)
+    return find(SMOLLM2) / SMOLLM2.files
 
 
 @pytest.fixture(scope="session")
-def smollm2_family(shared, smollm2_gguf) -> Family:
+def smollm2_family(shared) -> Family:
     def make(root: Path) -> None:
-        save_smollm2(smollm2_gguf, root / "base")
+        shutil.copytree(smollm2.model_folder(), root / "base")
         tune_smollm2(root / "base", root)
 
     root = shared("smollm2", make)

@@ -43,20 +43,6 @@ def minilm_loss(model: nn.Module, tokenizer: Any, pairs: list[tuple[str, str]]) 
     return nn.functional.cross_entropy(20 * names @ sentences.T, torch.arange(len(pairs)))
 
 
-def save_smollm2(gguf: Path, folder: Path) -> None:
-    """The GGUF's model as a folder in bfloat16, by transformers alone."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
-    # transformers refuses to save what was quantised
-    del model.config.quantization_config
-    saved = type(model)(model.config).to(torch.bfloat16)
-    saved.load_state_dict(model.state_dict())
-    saved.tie_weights()
-    saved.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
-
-
 def tune_smollm2(base: Path, out: Path) -> None:
     """One fine-tune per text, in float32, saved in bfloat16."""
     from transformers import AutoTokenizer

@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Train many models at once, weave them into one.",
 )
-for command in (merge, verify, push, inspect, diff, evaluate, suites, methods):
+for command in (merge, verify, push, inspect, diff, evaluate, methods, suites):
     app.command()(command)
 app.command("extract-lora")(extract_lora)
 

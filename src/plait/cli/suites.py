@@ -22,11 +22,14 @@ def suites(
 
     Showing a suite makes its data ready, for which packages may be downloaded.
     """
-    from plait.tasks import load_suite, suite_names
+    from plait.tasks import load_suite, suite_summaries
 
     if name is None:
-        names = suite_names()
-        print_json(names) if as_json else print("\n".join(names))
+        found = suite_summaries()
+        if as_json:
+            print_json([{"suite": key, "about": about} for key, about in found.items()])
+        else:
+            print_table("suites", ["suite", "what it is"], [[key, about] for key, about in found.items()])
         return
     suite = load_suite(name, data)
     print_json(_plain(suite)) if as_json else _show(suite)

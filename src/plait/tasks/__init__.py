@@ -23,7 +23,7 @@ from plait.tasks._scores import NOTE, Average, Evidence, Score, Scores, marked, 
 from plait.tasks._subset import Subset
 from plait.tasks._suite import Suite
 from plait.tasks._task import SPLITS, Headed, Task
-from plait.tasks.suites import load_suite, suite_names
+from plait.tasks.suites import load_suite, suite_names, suite_summaries
 
 __all__ = [
     "IGNORED",
@@ -77,4 +77,5 @@ __all__ = [
     "read_scores",
     "regressions",
     "suite_names",
+    "suite_summaries",
 ]

@@ -121,7 +121,10 @@ class Items:
         if self.prepare is not None:
             return dict(self.prepare(example))
         if isinstance(example, Mapping):
-            return dict(example)
+            return {
+                name: torch.tensor(value) if isinstance(value, list) else value
+                for name, value in example.items()
+            }
         if isinstance(example, Sequence) and len(example) == len(self.names):
             return dict(zip(self.names, example, strict=True))
         raise InputError(
@@ -142,7 +145,8 @@ def as_examples(data: Any, *, names: Sequence[str] = ("input", "label")) -> Exam
         return Columns({str(name): _tensor(column) for name, column in data.items()})
     if isinstance(data, tuple) and len(data) == len(names) and not hasattr(data, "_fields"):
         return Columns({name: _tensor(column) for name, column in zip(names, data, strict=True)})
-    if isinstance(data, Examples):
+    # A Hugging Face dataset has a method `batch` of its own, which is another.
+    if isinstance(data, Examples) and not hasattr(data, "column_names"):
         return data
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         return Items(data, names)

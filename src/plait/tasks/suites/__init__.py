@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 from importlib import import_module
 from pathlib import Path
 
 from plait.errors import InputError, nearest
+from plait.recipe import read_yaml
 from plait.tasks._suite import Suite
 from plait.tasks._suite_file import load_suite_file
 
@@ -16,6 +18,19 @@ def suite_names() -> list[str]:
     """The names of the suites that ship with plait."""
     files = (path.name.removesuffix(".yaml") for path in Path(__file__).parent.glob("*.yaml"))
     return sorted([*_MODULES, *files])
+
+
+def suite_summaries() -> dict[str, str]:
+    """What each of them is, in a sentence."""
+    return {name: _summary(name) for name in suite_names()}
+
+
+def _summary(name: str) -> str:
+    folder = Path(__file__).parent
+    if name in _MODULES:
+        text = ast.get_docstring(ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))) or ""
+        return text.partition("\n")[0].partition(": ")[2]
+    return str(read_yaml(folder / f"{name}.yaml")[0].data["about"]) + " (not run by plait's authors)"
 
 
 def load_suite(name: str | Path, data: str | Path | None = None) -> Suite:

@@ -1,0 +1,205 @@
+"""How fast do fleets train? Each against the plain loop over its members, in one run.
+
+    python benchmarks/fleet.py [--only MLP ViT …] [--members 1 8 32] [--lora-members 8] [--json FILE]
+
+A row is a process of its own. Steps of the loop and of the fleet take turns, and the shortest of each counts;
+`auto` is what plait would choose, `auto / best` how fast that is as a share of the fastest. `peak share` is
+the work of all members' matrix products, forward and backward, over what one large product reaches in the
+same process. Memory is what the process holds at most with the fleet alone, above the members' starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from _harness import measure, save, show
+from rich.console import Console
+
+SIZES = {"MLP": (8, 32, 128), "CNN": (8, 32), "ViT": (8, 32), "GPT": (4, 16)}
+MEMBERS = (1, 2, 4, 8, 16, 32, 64)
+LORA = (("SmolLM2", 1, 32), ("SmolLM2", 1, 128), ("MiniLM", 1, 32), ("MiniLM", 4, 32), ("MiniLM", 16, 32))
+RESULTS = Path(__file__).parent / "results" / "fleet.json"
+
+
+def main() -> None:
+    """Time what was asked for, print tables, keep them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="*", choices=[*SIZES, "SmolLM2", "MiniLM"], default=None)
+    parser.add_argument("--members", nargs="*", type=int, default=list(MEMBERS))
+    parser.add_argument("--lora-members", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of timing for each row")
+    parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--row", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.row:
+        print(json.dumps(row(**json.loads(given.row))))
+        return
+    console = Console(width=140)
+    wanted = [
+        {"network": n, "batch": b, "members": m} for n in SIZES for b in SIZES[n] for m in given.members
+    ]
+    wanted += [{"network": n, "batch": b, "tokens": t, "members": given.lora_members} for n, b, t in LORA]
+    rows = []
+    for parameters in wanted:
+        if given.only is not None and parameters["network"] not in given.only:
+            continue
+        timed = _run(parameters | {"seconds": given.seconds})
+        alone = _run(parameters | {"seconds": 0})
+        rows.append({**timed, "peak MB": alone["peak MB"]})
+        console.print(rows[-1])
+    show("fleets against the loop", rows, console)
+    save(given.json, {"fleets": rows})
+
+
+def _run(parameters: dict[str, Any]) -> dict[str, Any]:
+    used = measure([sys.executable, __file__, "--row", json.dumps(parameters)])
+    return json.loads(used.output.strip().splitlines()[-1])
+
+
+def row(network: str, batch: int, members: int, seconds: float, tokens: int = 0) -> dict[str, Any]:
+    """One row; without seconds, the fleet alone takes a few steps, and its memory is told."""
+    import resource
+    import warnings
+
+    import torch
+
+    from plait.fleet._auto import choose
+    from plait.fleet._groups import Place, make
+
+    warnings.simplefilter("ignore")
+    trainees = _adapters(network, batch, tokens, members) if tokens else _stack(network, batch, members)
+    place = Place(torch.device("cpu"), torch.get_num_threads())
+    states = [t.initial() for t in trainees]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    fleet = make("adapters" if tokens else "stacked", trainees, states, place)
+    for _ in range(3):
+        fleet.step()
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1000
+    found: dict[str, Any] = {"method": network, "members": members, "batch": batch}
+    found |= {"tokens": tokens or None, "peak MB": peak}
+    if not seconds:
+        return found
+    loop = make("sequential", trainees, [t.initial() for t in trainees], place)
+    loop.step()
+    best = _turns({"loop": loop.step, "fleet": fleet.step}, seconds)
+    choice = choose(trainees, lambda t: t.initial(), place)
+    share = min(best.values()) / best["loop"]
+    if choice.kind != "sequential":
+        parts = [trainees[i : i + choice.size] for i in range(0, members, choice.size)]
+        backends = [make(choice.kind, part, [t.initial() for t in part], place) for part in parts]
+        for _ in range(3):
+            _all(backends)
+        # Against each other once more, in turns: only times of one moment compare.
+        again = _turns({"auto": lambda: _all(backends), "loop": loop.step, "fleet": fleet.step}, seconds)
+        share, best = min(again.values()) / again["auto"], {k: min(best[k], again[k]) for k in best}
+    work = _flops(trainees[0]) * members
+    return found | {
+        "loop ms": best["loop"] * 1e3,
+        "fleet ms": best["fleet"] * 1e3,
+        "× faster": best["loop"] / best["fleet"],
+        "auto": f"{choice.kind} × {choice.size}",
+        "auto / best": share,
+        "peak share": work / best["fleet"] / _peak(),
+    }
+
+
+def _all(backends: list[Any]) -> None:
+    for backend in backends:
+        backend.step()
+
+
+def _turns(steps: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
+    """The shortest of each, taken in turns."""
+    best = dict.fromkeys(steps, math.inf)
+    started, turns = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds or turns < 3:
+        turns += 1
+        for name, step in steps.items():
+            before = time.perf_counter()
+            step()
+            best[name] = min(best[name], time.perf_counter() - before)
+    return best
+
+
+def _peak() -> float:
+    """Operations a second of a large matrix product."""
+    import torch
+
+    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    return 2 * 1024**3 / _turns({"product": lambda: a @ b}, 0.5)["product"]
+
+
+def _flops(trainee: Any) -> int:
+    """Operations of one member's step, as PyTorch counts them."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from plait.fleet._adapter import adapted
+
+    member, task, network = trainee.member, trainee.task, trainee.network
+    if member.lora is not None:
+        network = adapted(member, network, task, trainee.initial().parameters)
+    batch = trainee.batch(0)
+    with FlopCounterMode(display=False) as counter:
+        values, _ = task.loss(task.outputs(network, batch), batch)
+        values.sum().backward()
+    return counter.get_total_flops()
+
+
+def _stack(network: str, batch: int, members: int) -> list[Any]:
+    from _fleet_networks import NETWORKS, task
+
+    from plait.fleet import Member
+    from plait.fleet._build import build
+
+    learned = task(network)
+    settings = [
+        Member(name=f"m{i}", steps=10_000, batch_size=batch, lr=1e-3 * (1 + i / members), seed=i)
+        for i in range(members)
+    ]
+    return [build(member, learned, NETWORKS[network]) for member in settings]
+
+
+def _adapters(network: str, batch: int, tokens: int, members: int) -> list[Any]:
+    import torch
+    from peft import LoraConfig
+
+    from plait.fleet import Member
+    from plait.fleet._build import build_adapter
+    from plait.tasks import ByKeywords, Columns, MeanPooled, NextToken, Task, perplexity
+
+    base = _base(network)
+    made = []
+    for i in range(members):
+        ids = torch.randint(0, 30_000, (64, tokens), generator=torch.Generator().manual_seed(i))
+        columns = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if network == "MiniLM":
+            data = Columns(columns | {"label": torch.arange(64) % 4})
+            task = Task(f"t{i}", {"train": data}, head=torch.nn.Linear(384, 4), meet=MeanPooled())
+        else:
+            data = Columns(columns | {"labels": ids})
+            task = Task(f"t{i}", {"train": data}, NextToken(), perplexity(), meet=ByKeywords())
+        lora = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")
+        member = Member(name=f"m{i}", task=task, steps=1000, batch_size=batch, lr=1e-4, seed=i, lora=lora)
+        made.append(build_adapter(member, task, base))
+    return made
+
+
+def _base(network: str) -> Any:
+    if network == "MiniLM":
+        from plait.tasks.suites.text import base
+    else:
+        from plait.tasks.suites.smollm2 import base
+    return base()
+
+
+if __name__ == "__main__":
+    main()
