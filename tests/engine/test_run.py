@@ -102,6 +102,15 @@ def test_a_second_run_into_a_full_folder_is_refused(models, tmp_path):
     assert json.loads((out / "plait.json").read_text())["method"] == "model_soup"
 
 
+def test_overwrite_replaces_models_and_nothing_else(models, tmp_path):
+    out = tmp_path / "papers"
+    out.mkdir()
+    (out / "precious.txt").write_text("years of work")
+    with pytest.raises(InputError, match=r"holds no model \(`precious.txt`\), and would be deleted"):
+        plait.merge(models[1:], out=out, method="model_soup", options=plait.RunOptions(overwrite=True))
+    assert (out / "precious.txt").read_text() == "years of work"
+
+
 def test_if_changed_leaves_an_up_to_date_output_alone(models, tmp_path):
     recipe = tmp_path / "recipe.yml"
     recipe.write_text(f"merge: linear\nmodels: {json.dumps(models[1:])}\n")

@@ -48,6 +48,10 @@ def find_target(out: str | os.PathLike[str]) -> Path:
     return path
 
 
+#: What tells that a folder is a model's.
+_MODEL_SIGNS = ("plait.json", "*config.json", "model_index.json", "*.safetensors", "*.bin", "*.gguf")
+
+
 def is_filled(target: Path) -> bool:
     """Whether something lies in the target."""
     return target.is_dir() and any(target.iterdir())
@@ -57,7 +61,8 @@ def check_target(plan: Plan, target: Path, options: RunOptions) -> None:
     """Refuse a target before anything is written.
 
     Raises:
-        InputError: it is an input or holds something, may not be written, or there is too little space.
+        InputError: it is an input, holds something (that is no model), may not be written, or there is too
+            little space.
     """
     for name, place in _inputs(plan):
         if target == place or target in place.parents:
@@ -71,6 +76,12 @@ def check_target(plan: Plan, target: Path, options: RunOptions) -> None:
     if is_filled(target) and not options.overwrite:
         raise InputError(
             "the output folder is not empty", where=str(target), hint="choose another, or add --overwrite"
+        )
+    if is_filled(target) and not any(next(target.glob(sign), None) for sign in _MODEL_SIGNS):
+        raise InputError(
+            f"the output folder holds no model (`{next(target.iterdir()).name}`), and would be deleted",
+            where=str(target),
+            hint="--overwrite replaces models; choose another folder, or empty this one",
         )
     parent = target.parent
     while not parent.exists():
