@@ -102,8 +102,10 @@ def test_mergekits_flags_are_taken(recipe, tmp_path, capsys):
 
 def test_an_interrupt_that_a_library_wraps_is_still_an_interrupt():
     program = """if True:
-        import signal
+        import atexit, signal
         from plait.cli import _app, main
+
+        atexit.register(print, "the interpreter's end was waited for")
 
         def wraps(words, **options):
             try:
@@ -116,7 +118,7 @@ def test_an_interrupt_that_a_library_wraps_is_still_an_interrupt():
     """
     command = [sys.executable, "-c", program]
     found = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
-    assert (found.returncode, found.stderr.strip()) == (130, "plait: interrupted")
+    assert (found.returncode, found.stderr.strip(), found.stdout) == (130, "plait: interrupted", "")
 
 
 def test_names_of_tensors_are_shown_as_they_are_and_steer_no_terminal(tmp_path, capsys):
