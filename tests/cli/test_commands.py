@@ -54,6 +54,30 @@ def test_merge_verify_diff(recipe, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["unchanged"] is True
 
 
+def test_a_dry_run_says_how_each_tensor_comes_to_be(tmp_path, capsys):
+    kept = {"count": torch.tensor([1, 2]), "gone": torch.ones(2)}
+    for name in "cd":
+        layers = {f"layers.{i}.mlp.w": torch.ones(3, 4) for i in range(2)}
+        (tmp_path / name).mkdir()
+        save_file({**layers, **kept}, tmp_path / name / "model.safetensors")
+        (tmp_path / name / "config.json").write_text('{"num_hidden_layers": 2}')
+    c, d = tmp_path / "c", tmp_path / "d"
+    recipe = tmp_path / "how.yml"
+    recipe.write_text(f"merge: linear\nmodels: [{c}, {d}]\nexclude: [gone]\ndtype: float16\n")
+    assert plait("merge", recipe, "--dry-run") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["layers.1.mlp.w", "merge", "float16", "[3,", "4]", f"{c},", str(d)] in lines
+    assert ["count", "copy", "int64", "[2]", str(c)] in lines
+    assert ["gone", "excluded"] in lines
+    recipe.write_text(
+        f"merge: passthrough\nexclude: [gone, count]\nslices:\n"
+        f"- sources: [{{model: {c}, layer_range: [0, 2]}}]\n"
+        f"- sources: [{{model: {d}, layer_range: [1, 2]}}]\n"
+    )
+    assert plait("merge", recipe, "--dry-run") == 0
+    assert f"{d}: layers.1.mlp.w" in capsys.readouterr().out
+
+
 def test_bad_input_is_one_message_and_status_2(recipe, tmp_path, capsys):
     assert plait("merge", tmp_path / "nope.yml", tmp_path / "out") == 2
     assert "nope.yml" in capsys.readouterr().err
@@ -102,8 +126,10 @@ def test_mergekits_flags_are_taken(recipe, tmp_path, capsys):
 
 def test_an_interrupt_that_a_library_wraps_is_still_an_interrupt():
     program = """if True:
-        import signal
+        import atexit, signal
         from plait.cli import _app, main
+
+        atexit.register(print, "the interpreter's end was waited for")
 
         def wraps(words, **options):
             try:
@@ -116,7 +142,7 @@ def test_an_interrupt_that_a_library_wraps_is_still_an_interrupt():
     """
     command = [sys.executable, "-c", program]
     found = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
-    assert (found.returncode, found.stderr.strip()) == (130, "plait: interrupted")
+    assert (found.returncode, found.stderr.strip(), found.stdout) == (130, "plait: interrupted", "")
 
 
 def test_names_of_tensors_are_shown_as_they_are_and_steer_no_terminal(tmp_path, capsys):

@@ -17,6 +17,7 @@ from plait.recipe._mergekit_flags import MERGEKIT_FLAGS, translate_mergekit_flag
         (["--out-shard-size", "5B"], ["--max-shard-size", "5GB"]),
         (["--out-shard-size=200m"], ["--max-shard-size", "200MB"]),
         (["--out-shard-size=7k"], ["--max-shard-size", "7KB"]),
+        (["--out-shard-size", "5GB"], ["--max-shard-size", "5GB"]),
         (["--out-shard-size", "12345"], ["--max-shard-size", "12345"]),
         (["--random-seed", "7"], ["--seed", "7"]),
         (["-j", "4"], ["--threads", "4"]),

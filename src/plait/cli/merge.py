@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from plait.cli._show import parse_size, print_json, progress_bar, warn
+from plait.cli._show import parse_size, print_json, print_table, progress_bar, warn
 from plait.errors import InputError
 
 
@@ -86,7 +86,11 @@ def merge(
     if not quiet:
         warn(plan.warnings)
     if dry_run or target is None:
-        print_json(plan.to_dict()) if as_json else print(plan.summary())
+        if as_json:
+            print_json(plan.to_dict())
+        else:
+            print_table("", ["tensor", "how", "type", "shape", "from"], plan.rows())
+            print(plan.summary())
         return
     if not quiet and not as_json:
         print(plan.summary())

@@ -174,16 +174,35 @@ class Plan:
         """The plan for people."""
         merged = sum(o.how == "merge" for o in self.outputs)
         copied = len(self.outputs) - merged
+        passes = f" in each of {self.passes} passes" if self.passes > 1 else ""
         return "\n".join(
             [
-                f"{self.method.name} ({self.conventions} conventions), {len(self.opened)} models",
-                f"{merged} tensors merged, {copied} copied, {len(self.excluded)} excluded",
-                f"reads {size(self.bytes_read)} ({self.passes} {'passes' if self.passes > 1 else 'pass'}), "
-                f"writes {size(self.bytes_written)} in {len(self.shards)} files",
+                f"{self.method.name} ({self.conventions} conventions), {_counted(len(self.opened), 'model')}",
+                f"{_counted(merged, 'tensor')} merged, {copied} copied, {len(self.excluded)} excluded",
+                f"reads {size(self.bytes_read)}{passes}, "
+                f"writes {size(self.bytes_written)} in {_counted(len(self.shards), 'file')}",
                 f"memory {size(memory_budget(self.options.memory))}, "
-                f"{self.options.threads or cores()} threads",
+                f"{_counted(self.options.threads or cores(), 'thread')}",
             ]
         )
+
+    def rows(self) -> list[tuple[str, str, str, str, str]]:
+        """Every tensor for people: its name, how it comes to be, its type, its shape, what it is made of."""
+        made = [
+            (o.name, o.how, str(o.dtype).removeprefix("torch."), str(list(o.shape)), _origin(o))
+            for o in self.outputs
+        ]
+        return made + [(name, "excluded", "", "", "") for name in self.excluded]
+
+
+def _origin(output: Output) -> str:
+    """Whose tensors it is made of, with their names where these are others than its own."""
+    pairs = zip(output.models, output.inputs, strict=True)
+    return ", ".join(m if t.name == output.name else f"{m}: {t.name}" for m, t in pairs)
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def describe(output: Output) -> dict[str, Any]:

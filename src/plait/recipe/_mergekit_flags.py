@@ -22,9 +22,9 @@ class Flag:
 
 
 def _size(text: str) -> str:
-    """mergekit's `5B` is 5·10⁹ bytes, and `M` and `K` are their 10⁶ and 10³."""
+    """mergekit's `5B` is 5·10⁹ bytes, and `M` and `K` are their 10⁶ and 10³; other words stay as they are."""
     unit = {"b": "GB", "m": "MB", "k": "KB"}.get(text[-1:].lower())
-    return text if unit is None else text[:-1] + unit
+    return text if unit is None or not text[:-1].isdigit() else text[:-1] + unit
 
 
 _STREAMS = "plait streams every tensor through a bounded memory anyway"
