@@ -63,9 +63,11 @@ def record(network: nn.Module, run: Callable[[], Any]) -> Calls:
         calls.append(None)
         return torch.ones(shape, dtype=torch.bool, device=next(network.parameters()).device)
 
+    def watching(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        return lambda _, given: seen(name, given[0])
+
     hooks = [
-        layer.register_forward_pre_hook(lambda _, given, name=name: seen(name, given[0]))
-        for name, layer in linear_layers(network).items()
+        layer.register_forward_pre_hook(watching(name)) for name, layer in linear_layers(network).items()
     ]
     before = torch.get_rng_state()
     try:

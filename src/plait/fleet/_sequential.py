@@ -93,11 +93,11 @@ class _Lone:
     def _norm(self, weight: float) -> float:
         """Divide gradients of the sum by the weight, clip, and tell their norm before that."""
         grads = [p.grad for p in self.parameters.values() if p.grad is not None]
-        torch._foreach_div_(grads, weight)
+        torch._foreach_div_(grads, weight)  # pyright: ignore[reportPrivateImportUsage]
         norm = nn.utils.get_total_norm(grads).item()
         clip = self.trainee.member.clip
         if clip is not None and norm > clip:
-            torch._foreach_mul_(grads, clip / (norm + 1e-6))
+            torch._foreach_mul_(grads, clip / (norm + 1e-6))  # pyright: ignore[reportPrivateImportUsage]
         return norm
 
     def state(self) -> State:

@@ -75,7 +75,7 @@ class Stacked:
                 self.parameters, self.frozen, buffers, stack, self._keys(micro_batch)
             )
             if gradients:
-                torch._foreach_add_(gradients, found)
+                torch._foreach_add_(gradients, found)  # pyright: ignore[reportPrivateImportUsage]
             else:
                 gradients = found
             losses += loss.double().cpu().numpy()

@@ -178,7 +178,7 @@ def _letters(script: Script, files: Mapping[str, Path]) -> list[str]:
     common = {code for first, last in script.ranges for code in range(first, last + 1)}
     for path in files.values():
         with TTFont(path) as font:
-            common &= set(font.getBestCmap())
+            common &= set(font.getBestCmap() or {})
     return [chr(code) for code in sorted(common)]
 
 
