@@ -20,6 +20,9 @@ lint: install
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
+# Two processes of one thread each: two of two would get in each other's way.
+test test-all: export OMP_NUM_THREADS = 1
+
 test: install
 	$(BIN)/python -m pytest -n 2
 
