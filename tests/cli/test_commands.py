@@ -129,6 +129,8 @@ def test_an_interrupt_that_a_library_wraps_is_still_an_interrupt():
         import atexit, signal
         from plait.cli import _app, main
 
+        # What starts tests in the background may let them ignore Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         atexit.register(print, "the interpreter's end was waited for")
 
         def wraps(words, **options):
