@@ -42,7 +42,7 @@ class Tuning:
 
 
 TUNING = {
-    "glyphs": Tuning(steps=400, batch_size=32, lr=1e-3),
+    "glyphs": Tuning(steps=600, batch_size=32, lr=1e-3),
     "bytes": Tuning(steps=200, batch_size=16, lr=1e-3),
     "text": Tuning(steps=100, batch_size=16, lr=3e-4),
 }

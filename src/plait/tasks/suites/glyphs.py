@@ -20,9 +20,9 @@ from plait.tasks._trained import Recipe, trained
 from plait.tasks.suites._glyphs import LATIN, SCRIPTS, glyph_task
 from plait.tasks.suites._pictures import FASHION_PARTS, digits_task, fashion_task, mnist_task
 
-FEATURES = 192
+FEATURES = 64
 SIZES = {"train": 3000, "validation": 400, "test": 1000, "calibration": 256, "adaptation": 512}
-_BASE = Recipe(steps=600, batch_size=128)
+_BASE = Recipe(steps=400, batch_size=128)
 _BASE_SIZES = {"train": 12000, "validation": 10, "test": 10, "calibration": 10, "adaptation": 10}
 
 
