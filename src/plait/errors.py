@@ -12,6 +12,10 @@ class PlaitError(Exception):
     """Base of every error that plait raises on purpose; the CLI prints it without a traceback."""
 
 
+class PlaitWarning(UserWarning):
+    """What the user should know of a merge made from Python; the CLI prints it."""
+
+
 class InputError(PlaitError):
     """Something the user gave is at fault (exit status 2).
 

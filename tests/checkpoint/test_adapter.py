@@ -7,16 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from plait.checkpoint import Checkpoint, numel, open_checkpoint
 from plait.checkpoint._adapter import adapter_base, is_adapter, open_adapter, open_adapter_alone
 from plait.errors import InputError
-
-peft = pytest.importorskip("peft")
-transformers = pytest.importorskip("transformers")
 
 
 def tiny_llama(**changes: Any) -> torch.nn.Module:

@@ -12,8 +12,10 @@ from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, Thread
 from pathlib import Path
 from typing import Any, ClassVar
 
+import fsspec
 import pytest
 import torch
+from moto.server import ThreadedMotoServer
 from safetensors.torch import save, save_file
 
 from plait.checkpoint import open_checkpoint
@@ -21,8 +23,6 @@ from plait.checkpoint._needed import needed_files
 from plait.checkpoint._remote import fetch
 from plait.checkpoint._url import cache_folder
 from plait.errors import InputError, MissingExtra
-
-fsspec = pytest.importorskip("fsspec")
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WEIGHTS = {"a.weight": torch.arange(12.0).reshape(3, 4)}
@@ -282,7 +282,6 @@ def test_local_urls_are_not_copied(tmp_path: Path) -> None:
 
 
 def test_http_files_are_copied(tmp_path: Path) -> None:
-    pytest.importorskip("aiohttp")
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_: Any) -> None:
@@ -300,12 +299,10 @@ def test_http_files_are_copied(tmp_path: Path) -> None:
 
 
 def test_s3_folders_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("s3fs")
-    moto = pytest.importorskip("moto.server")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     try:
         host, port = server.get_host_and_port()

@@ -141,6 +141,25 @@ def truncated_config(place: Path) -> Case:
     return DEFAULT, [], ["config.json"]
 
 
+def one_model_twice(place: Path) -> Case:
+    return "merge: linear\nmodels: [a, ./a]\n", [], ["`a` and `./a` are one model", "recipe.yml:2"]
+
+
+def beyond_float16(place: Path) -> Case:
+    edit(place / "a" / "model.safetensors", lambda tensors: tensors["layers.1.w"].fill_(6e4))
+    recipe = f"{DEFAULT}parameters: {{weight: 2, normalize: false}}\ndtype: float16\n"
+    return recipe, [], ["layers.1.w", "range of float16", "bfloat16"]
+
+
+def beyond_float8(place: Path) -> Case:
+    edit(place / "a" / "model.safetensors", lambda tensors: tensors["layers.1.w"].fill_(6e4))
+    return f"{DEFAULT}dtype: float8_e4m3fn\n", [], ["layers.1.w", "range of float8_e4m3fn"]
+
+
+def hardly_any_memory(place: Path) -> Case:
+    return DEFAULT, ["-o", "out", "--memory", "1"], ["--memory", "1.0 MB"]
+
+
 def output_is_input(place: Path) -> Case:
     return DEFAULT, ["-o", "a", "--overwrite"], ["one of the inputs", "a"]
 
@@ -187,6 +206,10 @@ FILES = [
     missing_model,
     pickle_with_code,
     truncated_config,
+    one_model_twice,
+    beyond_float16,
+    beyond_float8,
+    hardly_any_memory,
     output_is_input,
     output_is_input_by_another_name,
     output_in_an_input,
@@ -222,6 +245,9 @@ RECIPES = {
     "merge: linear\nmodels: []": ["models"],
     "merge: linear\nmerge_method: linear\nmodels: [a, b]": ["merge_method"],
     "merge: slerp\nbase: base\nmodels: [a, b]\nparameters: {t: 0.5}": ["slerp"],
+    "merge: linear\nmodels: [a, b]\nconventions: papr": ["papr", "did you mean `paper`"],
+    "merge: linear\nmodels: [a, b]\ntokenizer: unoin": ["unoin", "did you mean `union`"],
+    "merge: linear\nslices: [{sources: [{model: a, layer_range: [0, 0]}]}]": ["layer_range", "one layer"],
     "": ["recipe.yml"],
     "x0: &x0 [1,1,1,1,1,1,1,1,1]\n"
     + "".join(f"x{i}: &x{i} [{','.join([f'*x{i - 1}'] * 9)}]\n" for i in range(1, 12)): [
@@ -271,6 +297,24 @@ def test_the_recipes_problems_and_the_models_are_told_at_once(place, capsys):
         assert word in shown
     assert "7 problems" in shown
     assert "device `meta`" in shown
+
+
+def test_wrong_keys_and_missing_models_are_told_at_once(place, capsys):
+    recipe = (
+        "merge: ties\nbsae: base\nmodels: [a, {model: nowhere, density: 4}, {modle: b}, gone]\n"
+        "dtype: float13\nparameters: {k: 1, scope: [tensor, {value: 1}]}\n"
+    )
+    shown = refused(place, recipe, [], capsys)
+    for word in ("bsae", "modle", "float13", "nowhere (recipe.yml:3)", "gone (recipe.yml:3)", "4.0", "`k`"):
+        assert word in shown
+    assert "takes" not in shown  # models that are written wrongly are not missing
+
+
+def test_wrong_keys_of_mergekits_and_missing_models_are_told_at_once(place, capsys):
+    recipe = "merge_method: linear\nmodels:\n- model: ./nowhere\n  parameters: {weight: x}\ndtype: float13\n"
+    shown = refused(place, recipe, [], capsys)
+    for word in ("float13", "./nowhere (recipe.yml:3)", "weight"):
+        assert word in shown
 
 
 def test_wrong_options_and_wrong_shapes_are_told_at_once(place, capsys):

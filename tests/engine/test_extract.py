@@ -7,17 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from plait.checkpoint import open_checkpoint
 from plait.checkpoint._adapter import open_adapter
 from plait.engine._extract import ExtractReport, extract_lora
 from plait.errors import InputError
-
-peft = pytest.importorskip("peft")
-transformers = pytest.importorskip("transformers")
 
 WIDTH = 24
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import plait
-from plait.errors import InputError
+from plait.errors import InputError, PlaitWarning
 
 CONFIG = {"model_type": "llama", "num_hidden_layers": 3, "tie_word_embeddings": False}
 
@@ -100,6 +100,20 @@ def test_a_second_run_into_a_full_folder_is_refused(models, tmp_path):
         plait.merge(models[1:], out=out)
     plait.merge(models[1:], out=out, method="model_soup", options=plait.RunOptions(overwrite=True))
     assert json.loads((out / "plait.json").read_text())["method"] == "model_soup"
+
+
+def test_what_the_cli_prints_as_warnings_python_warns_of():
+    whole = {"w": torch.ones(3, 2), "phase": torch.ones(2, dtype=torch.complex64)}
+    other = {"w": torch.zeros(3, 2), "phase": torch.zeros(2, dtype=torch.complex64)}
+    with pytest.warns(PlaitWarning, match=r"`phase` is a copy of `models\[0\]`"):
+        merged = plait.merge([whole, other])
+    assert merged["phase"].equal(whole["phase"])
+    assert merged["w"].equal(torch.full((3, 2), 0.5))
+
+
+def test_options_of_the_run_are_not_the_methods(models, tmp_path):
+    with pytest.raises(InputError, match=r"options=plait.RunOptions\(overwrite=True\)"):
+        plait.merge(models, out=tmp_path / "out", overwrite=True)
 
 
 def test_overwrite_replaces_models_and_nothing_else(models, tmp_path):

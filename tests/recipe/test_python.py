@@ -26,14 +26,20 @@ def test_paths_a_base_and_options():
     assert recipe.parameters == {"density": (Setting(0.3),)}
 
 
-def test_a_list_with_one_value_per_model_is_that_and_any_other_is_a_gradient():
-    given = {"weight": [0.5, np.float32(0.25)], "density": (0.1, 0.2, 0.3), "t": [0, 1]}
+def test_a_list_has_one_value_per_model_and_a_gradient_says_so():
+    given = {"weight": [0.5, np.float32(0.25)], "density": {"value": (0.1, 0.2, 0.3)}, "t": [0, 1]}
     recipe = build_recipe(["a", "b"], method="ties", parameters=given, per_model=PER_MODEL)
     assert [s.parameters for s in sources(recipe)] == [
         {"weight": (Setting(0.5),)},
         {"weight": (Setting(0.25),)},
     ]
     assert recipe.parameters == {"density": (Setting((0.1, 0.2, 0.3)),), "t": (Setting((0, 1)),)}
+
+
+def test_a_list_of_another_length_than_the_models_is_refused():
+    with pytest.raises(InputError, match="`weight` has 3 values for 2 models") as caught:
+        build_recipe(["a", "b"], method="linear", parameters={"weight": [1, 2, 3]}, per_model=PER_MODEL)
+    assert "weight={'value': [1, 2, 3]}" in str(caught.value)
 
 
 def test_a_models_value_may_be_a_gradient_or_filtered():

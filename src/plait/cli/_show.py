@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from plait.errors import InputError
+from plait.errors import InputError, size
 
 if TYPE_CHECKING:
     from plait.engine import Progress
@@ -34,16 +34,19 @@ def printable(text: str) -> str:
     return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
-def parse_size(text: str, option: str) -> int:
+def parse_size(text: str, option: str, least: int = 1) -> int:
     """Bytes of a size such as `1GB`, `512MiB` or `1000000`.
 
     Raises:
-        InputError: it is no size.
+        InputError: it is no size, or less than `least` bytes.
     """
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?I?)B?\s*", text.upper())
     if found is None or found[2] not in _UNITS or float(found[1]) <= 0:
         raise InputError(f"`{text}` is no size", where=option, hint="write it as 1GB, 512MiB or 1000000")
-    return max(int(float(found[1]) * _UNITS[found[2]]), 1)
+    count = int(float(found[1]) * _UNITS[found[2]])
+    if count < least:
+        raise InputError(f"`{text}` is too little", where=option, hint=f"give at least {size(least)}")
+    return count
 
 
 def print_json(content: Any) -> None:

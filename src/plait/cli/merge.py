@@ -10,6 +10,9 @@ import typer
 from plait.cli._show import parse_size, print_json, print_table, progress_bar, warn
 from plait.errors import InputError
 
+#: Less leaves no room for blocks that are worth reading.
+_LEAST_MEMORY = 10**6
+
 
 def merge(
     recipe: Annotated[Path, typer.Argument(help="YAML file, in plait's grammar or mergekit's.")],
@@ -64,10 +67,11 @@ def merge(
     from dataclasses import replace
 
     from plait.engine import RunOptions, build_plan, run
-    from plait.recipe import load_recipe
+    from plait.errors import raise_all
+    from plait.recipe import read_recipe
 
     options = RunOptions(
-        memory=None if memory is None else parse_size(memory, "--memory"),
+        memory=None if memory is None else parse_size(memory, "--memory", _LEAST_MEMORY),
         threads=threads,
         device=device,
         float64=float64,
@@ -79,10 +83,13 @@ def merge(
         allow_code=allow_code,
         check=check,
     )
-    chosen = load_recipe(recipe)[-1]
+    recipes, problems = read_recipe(recipe)
+    if not recipes:
+        raise_all(problems)
+    chosen = recipes[-1]
     if seed is not None:
         chosen = replace(chosen, seed=seed)
-    plan = build_plan(chosen, options)
+    plan = build_plan(chosen, options, problems)
     if not quiet:
         warn(plan.warnings)
     if dry_run or target is None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
 from plait.checkpoint import Checkpoint
 from plait.engine._align import excluder, places
-from plait.engine._checks import check_counts, check_device, check_memory
+from plait.engine._checks import check_counts, check_device, check_memory, check_names
 from plait.engine._limits import RunOptions
 from plait.engine._models import Models, find_ties
 from plait.engine._modules import owners
 from plait.engine._outputs import OutputBuilder
-from plait.engine._plan import Plan
+from plait.engine._plan import Output, Plan
 from plait.engine._settings import Options, options_of
 from plait.engine._stacked import StackedLayers
 from plait.engine._stage import Stage, open_models
@@ -45,18 +45,19 @@ def _no_collector() -> Iterator[None]:
 
 
 @_no_collector()
-def build_plan(recipe: Recipe, options: RunOptions | None = None) -> Plan:
+def build_plan(recipe: Recipe, options: RunOptions | None = None, known: Sequence[InputError] = ()) -> Plan:
     """Check everything and lay the merge out.
 
     Args:
         recipe: what to merge.
         options: how to run.
+        known: what is wrong with the recipe already; it is told with whatever else is found.
 
     Raises:
         InputError: something is wrong; all that is found is named at once.
     """
     options = options or RunOptions()
-    problems: list[InputError] = []
+    problems: list[InputError] = [*known]
     asked, chosen = _settled(recipe, options, problems)
     recipe = recipe if chosen is None else chosen.recipe
     opened, staged = {}, {}
@@ -64,7 +65,7 @@ def build_plan(recipe: Recipe, options: RunOptions | None = None) -> Plan:
         opened, staged = open_models(
             recipe, recipe_models(recipe), lambda nested: build_plan(nested, options)
         )
-    if chosen is None or not opened:
+    if known or chosen is None or not opened:
         raise together(problems)
     alignment = None
     warnings = [*recipe.warnings, *chosen.warnings]
@@ -89,6 +90,8 @@ def build_plan(recipe: Recipe, options: RunOptions | None = None) -> Plan:
     if not outputs and not problems:
         problems.append(InputError("nothing is left to merge", where=recipe.origin))
     raise_all(problems)
+    if builder.copied_complex:
+        warnings.append(_about_complex(builder.copied_complex, outputs))
     names = [name for place in found for name in (place.name, *place.names)]
     warnings += filter_warnings(recipe, [*names, *excluded])
     plan = Plan(
@@ -121,15 +124,23 @@ def _settled(
     chosen = None
     with noted(problems):
         check_device(options.device)
+    problems += check_names(recipe)
     with noted(problems):
         if recipe.code is not None:
             recipe = _with_code(recipe, options)
         chosen = options_of(recipe)
         if chosen.method.symmetric:
             chosen = options_of(_in_canonical_order(recipe))
-        chosen.problems += check_counts(recipe, chosen.method)
+        if not problems:  # a faulty recipe may lack models only because they are written wrongly
+            chosen.problems += check_counts(recipe, chosen.method)
         problems += chosen.problems
     return recipe, chosen
+
+
+def _about_complex(names: Sequence[str], outputs: Sequence[Output]) -> str:
+    source = next(output.models[0] for output in outputs if output.name == names[0])
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"complex numbers are not merged: `{names[0]}`{more} is a copy of `{source}`'s"
 
 
 def _chat_template(

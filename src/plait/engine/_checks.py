@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import torch
 
@@ -55,6 +56,24 @@ def check_counts(recipe: Recipe, method: Method) -> list[InputError]:
                         where=recipe.origin,
                     )
                 )
+    return problems
+
+
+def check_names(recipe: Recipe) -> list[InputError]:
+    """A problem for every model that one slice has under two names (`./a` and `a`)."""
+    problems = []
+    for module in recipe.modules:
+        for part in module.slices:
+            base = part.base or recipe.base
+            seen: dict[str, ModelRef] = {}
+            for ref in ([] if base is None else [base]) + [source.model for source in part.sources]:
+                if ref.live is not None or ref.nested is not None or not os.path.exists(ref.text):
+                    continue
+                first = seen.setdefault(os.path.realpath(ref.text), ref)
+                if first.text != ref.text:
+                    what = f"`{first.text}` and `{ref.text}` are one model"
+                    where = recipe.places.get(ref.text, recipe.origin)
+                    problems.append(InputError(what, where=where, hint="name it alike, or give it once"))
     return problems
 
 

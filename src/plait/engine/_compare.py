@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from plait.checkpoint import Checkpoint, LazyTensor, Openable, numel, open_checkpoint
+from plait.engine._limits import cores, one_torch_thread
 
 Status = Literal["identical", "differs", "dtype differs", "shape differs", "only in a", "only in b"]
 #: Elements compared at a time: some 50 MB of working memory per thread.
@@ -119,7 +120,7 @@ class CheckpointDiff:
         return {"identical": self.identical, "total": self.total.to_dict(), "tensors": rows}
 
 
-def diff_checkpoints(a: Openable, b: Openable, *, threads: int = 1) -> CheckpointDiff:
+def diff_checkpoints(a: Openable, b: Openable, *, threads: int | None = None) -> CheckpointDiff:
     """Compare two checkpoints tensor by tensor.
 
     Reads both once; memory is bounded by the chunk and the threads, not by the tensors. A name that is tied
@@ -128,7 +129,7 @@ def diff_checkpoints(a: Openable, b: Openable, *, threads: int = 1) -> Checkpoin
     Args:
         a: what distances are relative to: a path, a hub id, a module, a checkpoint.
         b: the other.
-        threads: tensors compared at the same time; the result does not depend on it.
+        threads: tensors compared at the same time, None for one per core; the result does not depend on it.
 
     Raises:
         InputError: one can't be opened, or a tensor can't be read.
@@ -136,7 +137,7 @@ def diff_checkpoints(a: Openable, b: Openable, *, threads: int = 1) -> Checkpoin
     a, b = open_checkpoint(a), open_checkpoint(b)
     names = [name for name in dict.fromkeys((*a, *b, *a.tied)) if name in a or name in b]
     pairs = [(name, _find(a, name), _find(b, name)) for name in names]
-    with ThreadPoolExecutor(threads) as pool:
+    with one_torch_thread(), ThreadPoolExecutor(threads or cores()) as pool:
         compared = list(pool.map(compare_tensors, *zip(*pairs, strict=True))) if pairs else []
     total = _Sums()
     for _, sums in compared:

@@ -136,7 +136,7 @@ class Pass:
         self.over(block, native(target), largest)
         if not self.job.allow_nan:
             _refuse(self.job, block, largest)
-        return target if direct else target.to(dtype)
+        return target if direct else self.job.rounded(target)
 
     def sums(self, block: Block) -> np.ndarray[Any, Any]:
         """Sums of the rule's expressions over each chunk of a block, `(chunks, expressions)`."""

@@ -119,7 +119,7 @@ def _combined(job: Job, cell: BlockCell, size: int) -> Tensor:
             f"the method `{job.method.name}` gives {found} where {list(cell.models[0].shape)} is needed",
             where=f"tensor `{job.name}`",
         )
-    return value.to(job.dtype).reshape(-1).cpu()
+    return job.rounded(value).reshape(-1).cpu()
 
 
 def _whole(job: Job, known: Mapping[str, Sequence[Any]]) -> Tensor:

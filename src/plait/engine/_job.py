@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,16 @@ from plait.numerics import Grid, Value, grid, row_ranks, uniform
 
 class Stopped(Exception):
     """A worker noticed that the run was stopped."""
+
+
+#: Types whose largest number sums of their own numbers may pass.
+_NARROW = (
+    torch.float16,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+    torch.float8_e4m3fnuz,
+    torch.float8_e5m2fnuz,
+)
 
 
 @dataclass
@@ -150,6 +161,20 @@ class Job:
             values = [t[first - start : last - start].to(self.device, self.compute) for t in inputs]
             self.check(values)
             yield first, last, [v.view(-1, width) for v in values]
+
+    def rounded(self, values: Tensor) -> Tensor:
+        """The values in the output's type; those of finite inputs must not leave its range."""
+        if self.dtype in _NARROW and not self.allow_nan and values.numel():
+            info = torch.finfo(self.dtype)
+            # what is less than half a step above the largest number rounds down to it
+            limit = info.max + info.eps * 2.0 ** math.floor(math.log2(info.max)) / 2
+            if not float(values.abs().max()) < limit:
+                name = str(self.dtype).removeprefix("torch.")
+                raise InputError(
+                    f"merged, the tensor `{self.name}` has values beyond the range of {name}",
+                    hint="write a wider type (`dtype: bfloat16`), or let such values pass with --allow-nan",
+                )
+        return values.to(self.dtype)
 
     def check(self, values: Sequence[Tensor]) -> None:
         """Refuse NaN and infinity."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+import torch
 
 from plait.engine._cgroup import cpu_limit, memory_limit
 
@@ -63,3 +67,15 @@ def _physical() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return 4 * _FLOOR
+
+
+@contextlib.contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Tensors run in parallel, so each operation runs on one: its bits depend on that."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.set_num_threads(before)

@@ -7,8 +7,9 @@ import math
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,7 +30,7 @@ from plait.engine._run import Progress, Runner
 from plait.engine._target import check_target, find_target, is_filled, is_up_to_date
 from plait.engine._verify import verify
 from plait.engine._work import Work
-from plait.errors import PlaitError
+from plait.errors import InputError, PlaitError, PlaitWarning
 from plait.methods import METHODS, Method
 from plait.recipe import build_recipe
 
@@ -201,8 +202,12 @@ def merge(
 
     Raises:
         InputError: something given is at fault; all that is found is named.
+
+    Warns:
+        PlaitWarning: what the plan notes, such as a parameter without effect.
     """
     given = {name.rstrip("_"): value for name, value in parameters.items()}
+    _refuse_run_options(given)
     per_model = {"weight", "density", "gamma", "epsilon", "scale"}
     if isinstance(method, str) and method in METHODS:
         per_model = {option.name for option in METHODS[method].options if option.per_model}
@@ -224,10 +229,21 @@ def merge(
     if isinstance(method, Method):
         recipe = replace(recipe, method=method)
     plan = build_plan(recipe, options)
+    for text in plan.warnings:
+        warnings.warn(text, PlaitWarning, stacklevel=2)
     if out is not None:
         run(plan, out)
         return Path(out)
     return in_memory(plan)
+
+
+def _refuse_run_options(given: Mapping[str, object]) -> None:
+    known = {option.name for method in METHODS.values() for option in method.options}
+    wrong = [name for name in given if name in {field.name for field in fields(RunOptions)} - known]
+    if wrong:
+        said = ", ".join(f"{name}={given[name]!r}" for name in wrong)
+        what = f"{', '.join(f'`{name}`' for name in wrong)} is about the run, not the method"
+        raise InputError(what, where="the merge", hint=f"options=plait.RunOptions({said})")
 
 
 def in_memory(plan: Plan, progress: Report | None = None) -> dict[str, Tensor]:

@@ -47,6 +47,7 @@ class OutputBuilder:
         self.embeddings = {ref: find_embeddings(c, c.config) for ref, c in opened.items()}
         self._roles: dict[tuple[int, str | None], _Role] = {}
         self._said: set[str] = set()
+        self.copied_complex: list[str] = []
 
     def outputs(self, place: Place) -> list[Output]:
         base_ref = place.slice.base or self.recipe.base
@@ -56,6 +57,8 @@ class OutputBuilder:
         lead_name, lead = given[0]
         if not self._alike(place, given) or self.options.problems:
             return []
+        if lead.dtype.is_complex and len(given) > 1:
+            self.copied_complex.append(place.name)
         if not lead.dtype.is_floating_point:
             return [Output(place.name, lead.shape, lead.dtype, "copy", (lead,), (lead_name,), False, None)]
         base = place.base if self.method.base != "unused" else None

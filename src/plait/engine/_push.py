@@ -43,7 +43,11 @@ def push(
         if revision is not None:
             api.create_branch(repo, branch=revision, exist_ok=True)
         commit = api.upload_folder(repo_id=repo, folder_path=str(path), revision=revision)
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except HFValidationError as error:
+        raise InputError(
+            f"`{repo}` is not the name of a repository", where="REPO", hint="write `org/name`"
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise InputError(
             f"the hub refuses: {reason}", where=repo, hint="log in with `hf auth login`"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from plait.engine._compute import all_or_none, finish_sums, merged, order_stats, tensor_stages
 from plait.engine._job import Job, Stopped
-from plait.engine._limits import cores, memory_budget
+from plait.engine._limits import cores, memory_budget, one_torch_thread
 from plait.engine._plan import Output, Plan
 from plait.engine._stages import OrderSearch, sum_partials
 from plait.errors import InputError, PlaitError
@@ -84,7 +84,7 @@ class Runner:
         self.budget = memory_budget(options.memory) // self.threads
         self.progress = Progress(tensors_total=len(self.plan.outputs))
         self.progress.total_bytes = sum(o.nbytes for o in self.plan.outputs) * self.plan.passes
-        with _one_torch_thread():
+        with one_torch_thread():
             with _blamed(self.plan.method, None):
                 known = self._model_stages()
             todo = [o for o in self.plan.outputs if o.name not in self.skip]
@@ -287,15 +287,3 @@ def _blamed(method: Method, where: str | None) -> Iterator[None]:
             raise
         what = f"the method `{method.name}` fails: {type(error).__name__}: {error}"
         raise InputError(what, where=where) from error
-
-
-@contextlib.contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Tensors run in parallel, so each operation runs on one: its bits depend on that."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        torch.set_num_threads(before)

@@ -88,11 +88,19 @@ def open_models(
             else:
                 opened[ref] = open_model(ref.live if ref.live is not None else ref.text)  # type: ignore[arg-type]
         except InputErrors as error:
-            problems += error.problems
+            problems += [_placed(one, ref, recipe) for one in error.problems]
         except InputError as error:
-            problems.append(error)
+            problems.append(_placed(error, ref, recipe))
     raise_all(problems)
     return opened, staged
+
+
+def _placed(error: InputError, ref: ModelRef, recipe: Recipe) -> InputError:
+    """The error of a model, with the line of the recipe that names the model."""
+    line = recipe.places.get(ref.text)
+    if line is None or ref.nested is not None:
+        return error
+    return InputError(error.what, where=f"{error.where or ref.text} ({line})", hint=error.hint)
 
 
 def _staged(ref: ModelRef, stage: Stage) -> Checkpoint:

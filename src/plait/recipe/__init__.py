@@ -6,7 +6,7 @@ from plait.recipe._chat_template import CHAT_TEMPLATES, read_chat_template, reso
 from plait.recipe._document import Keys, refuse, validate
 from plait.recipe._dump import recipe_to_dict, recipe_to_yaml
 from plait.recipe._filters import filter_warnings
-from plait.recipe._load import load_recipe
+from plait.recipe._load import load_recipe, read_recipe
 from plait.recipe._mergekit_flags import MERGEKIT_FLAGS, Flag, translate_mergekit_flags
 from plait.recipe._parameters import MISSING, Missing, Resolver, Use, used_keys
 from plait.recipe._python import build_recipe
@@ -69,6 +69,7 @@ __all__ = [
     "load_recipe",
     "parse_yaml",
     "read_chat_template",
+    "read_recipe",
     "read_vocabulary",
     "read_yaml",
     "recipe_models",

@@ -7,6 +7,7 @@ write alike: settings of parameters.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -85,20 +86,24 @@ def validate(
     """Check a document against its model.
 
     Returns:
-        The typed document (None if it has problems), the problems, and the unknown keys. With `strict`
-        unknown keys are among the problems.
+        The typed document, the problems, and the unknown keys. With `strict` unknown keys are among the
+        problems. Where there are problems the document is what is left without the faulty values, so that
+        more can be looked for; None where that is no document.
     """
     notes = Notes(strict, nested)
     typed, problems = None, []
     try:
         typed = model.model_validate(document.data, context=notes)
     except ValidationError as error:
-        problems = [_problem(document, found) for found in error.errors(include_url=False)]
+        faults = error.errors(include_url=False)
+        problems = [_problem(document, found) for found in faults]
+        with contextlib.suppress(ValidationError):
+            typed = model.model_validate(_without(document.data, faults), context=Notes(strict, nested))
     paths = mapping_paths(document.data)
     unknown = [Unknown((*paths[identity], key), valid) for identity, key, valid in notes.unknown]
     if strict:
         problems = [unknown_key(document, item) for item in unknown] + problems
-    return (None if problems else typed), problems, unknown
+    return typed, problems, unknown
 
 
 def unknown_key(document: YamlDocument, item: Unknown) -> InputError:
@@ -131,6 +136,38 @@ def mapping_paths(value: Any, path: KeyPath = ()) -> dict[int, KeyPath]:
     return found
 
 
+def places(document: YamlDocument) -> dict[str, str]:
+    """Every text in a document → `file:line` of the first place where it stands."""
+    found: dict[str, str] = {}
+
+    def visit(value: Any, path: KeyPath) -> None:
+        if isinstance(value, str):
+            found.setdefault(value, document.locate(path))
+        elif isinstance(value, dict | list):
+            for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+                visit(inner, (*path, key))
+
+    if document.lines:
+        visit(document.data, ())
+    return found
+
+
+def _without(data: dict[str, Any], faults: Iterable[Any]) -> dict[str, Any]:
+    """The document without its faulty values; an entry that lacks a key goes whole."""
+    paths = {found["loc"][:-1] if found["type"] == "missing" else found["loc"] for found in faults}
+
+    def kept(value: Any, path: KeyPath) -> Any:
+        if not any(fault[: len(path)] == path for fault in paths):
+            return value  # the same object: readers of nested recipes know mappings by their identity
+        if isinstance(value, dict):
+            return {k: kept(v, (*path, k)) for k, v in value.items() if (*path, k) not in paths}
+        if isinstance(value, list):
+            return [kept(v, (*path, i)) for i, v in enumerate(value) if (*path, i) not in paths]
+        return value
+
+    return kept(data, ())
+
+
 def _problem(document: YamlDocument, found: Any) -> InputError:
     path: KeyPath = found["loc"]
     shown = f"`{document.show(path)}`" if document.show(path) else "the recipe"
@@ -144,6 +181,10 @@ def _problem(document: YamlDocument, found: Any) -> InputError:
     if found["type"] == "plait":
         hint = found.get("ctx", {}).get("hint") or None
         return InputError(f"{shown} is {quote(found['input'])}, and {found['msg']}", where=where, hint=hint)
+    if found["type"] == "literal_error":
+        words = re.findall(r"'([^']*)'", found["ctx"]["expected"])
+        what = f"{shown} is {quote(found['input'])}, and it must be {' or '.join(words)}"
+        return InputError(what, where=where, hint=nearest(str(found["input"]), words))
     message = found["msg"][:1].lower() + found["msg"][1:]
     return InputError(f"{shown} is {quote(found['input'])}: {message}", where=where)
 
@@ -216,6 +257,8 @@ DTYPES = (
     "float64",
     "float8_e4m3fn",
     "float8_e5m2",
+    "float8_e4m3fnuz",
+    "float8_e5m2fnuz",
 )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from plait.errors import InputError, nearest, raise_all
+from plait.errors import InputError, nearest, noted, raise_all
 from plait.recipe._document import quote
 from plait.recipe._mergekit import MergekitDocument, read_mergekit
 from plait.recipe._plait import PlaitDocument, Read, read_plait
@@ -27,14 +27,26 @@ def load_recipe(source: str | Path | Mapping[str, Any]) -> list[Recipe]:
     Raises:
         InputError: the recipe can't be read or says something that it can't; all problems are named.
     """
+    recipes, problems = read_recipe(source)
+    raise_all(problems)
+    return recipes
+
+
+def read_recipe(source: str | Path | Mapping[str, Any]) -> tuple[list[Recipe], list[InputError]]:
+    """As `load_recipe`, but problems are given back, with the recipes as far as they could be read.
+
+    With problems the recipes serve to look for more of them, such as models that are not there.
+    """
     documents = [stage for document in _documents(source) for stage in _with_stages(document)]
     recipes, problems = [], []
     for document in documents:
         recipe, found = read_document(document)
         problems += found
         recipes += [] if recipe is None else [recipe]
-    raise_all(problems)
-    return link_stages(recipes, documents)
+    if len(recipes) == len(documents):
+        with noted(problems):
+            recipes = link_stages(recipes, documents)
+    return recipes, problems
 
 
 def read_document(document: YamlDocument) -> Read:

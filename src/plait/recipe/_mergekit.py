@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from plait.errors import InputError, nearest
-from plait.recipe._document import Dtype, Unknown, validate
+from plait.recipe._document import Dtype, Unknown, places, validate
 from plait.recipe._raw_tokenizer import RawTokenizer, Vocabulary
 from plait.recipe._schema import Recipe, Tokenizer
 from plait.recipe._shape import BodyBuilder, RawBody, RawParameters, RawSlice, Ref
@@ -45,7 +45,7 @@ _OURS = ("exclude", "seed")
 
 
 def read_mergekit(document: YamlDocument) -> tuple[Recipe | None, list[InputError]]:
-    """One document in mergekit's grammar: the recipe (None if there are problems) and the problems."""
+    """One document in mergekit's grammar: what could be read of it, and what is wrong."""
     raw, problems, unknown = validate(MergekitDocument, document, strict=False)
     if raw is None:
         return None, problems
@@ -55,8 +55,6 @@ def read_mergekit(document: YamlDocument) -> tuple[Recipe | None, list[InputErro
     builder = BodyBuilder(document, raw.base_model, add_base=True)
     modules = builder.build(raw)
     problems += builder.problems
-    if problems:
-        return None, problems
     recipe = Recipe(
         grammar="mergekit",
         conventions="mergekit",
@@ -72,9 +70,10 @@ def read_mergekit(document: YamlDocument) -> tuple[Recipe | None, list[InputErro
         seed=raw.seed,
         name=raw.name,
         origin=document.where,
+        places=places(document),
         warnings=tuple(_warnings(raw, document, unknown)),
     )
-    return recipe, []
+    return recipe, problems
 
 
 def _tokenizer(raw: MergekitDocument) -> Tokenizer | None:

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from plait.errors import InputError
-from plait.recipe._document import Dtype, mapping_paths, validate
+from plait.recipe._document import Dtype, mapping_paths, places, validate
 from plait.recipe._dump import nested_text
 from plait.recipe._parts import Method
 from plait.recipe._raw_tokenizer import RawTokenizer
@@ -27,7 +27,7 @@ from plait.recipe._schema import Conventions, ModelRef, Recipe
 from plait.recipe._shape import BodyBuilder, RawBody, RawParameters, RawSlice, Ref
 from plait.recipe._yaml import KeyPath, YamlDocument
 
-#: What a recipe's reader gives back: the recipe, or None and what is wrong.
+#: What a recipe's reader gives back: what could be read of it (None: nothing), and what is wrong.
 Read = tuple[Recipe | None, list[InputError]]
 
 
@@ -74,8 +74,6 @@ def read_plait(document: YamlDocument, read: Callable[[YamlDocument], Read]) -> 
     builder = BodyBuilder(document, raw.base, add_base=False)
     modules = builder.build(raw)
     problems += builder.problems
-    if problems:
-        return None, problems
     recipe = Recipe(
         grammar="plait",
         conventions=raw.conventions,
@@ -92,8 +90,9 @@ def read_plait(document: YamlDocument, read: Callable[[YamlDocument], Read]) -> 
         name=raw.name,
         code=None if raw.code is None else Path(raw.code),
         origin=document.where,
+        places=places(document),
     )
-    return recipe, []
+    return recipe, problems
 
 
 def spell_out(document: YamlDocument) -> YamlDocument:

@@ -54,7 +54,7 @@ def build_recipe(
         method: a method's name, the parts of a pipeline, or a function.
         base: the base model; it may be one of `models`.
         parameters: parameter → value, gradient, or `{filter, value}` entries. For those in `per_model`, a
-            list with one value for each model is that, and any other list is a gradient.
+            list has one value for each model, and a gradient over layers is written `{"value": [...]}`.
         per_model: the parameters that have a value for each model.
         dtype: the output's type, as text or as torch's.
         out_dtype: wins over `dtype`.
@@ -142,7 +142,12 @@ def _parameters(
     each: list[dict[str, tuple[Setting, ...]]] = [{} for _ in range(count)]
     for key, value in given.items():
         plain = _plain(value)
-        if key in per_model and isinstance(plain, list) and len(plain) == count and not _filtered(plain):
+        if key in per_model and isinstance(plain, list) and len(plain) > 1 and not _filtered(plain):
+            if len(plain) != count:
+                what = f"`{key}` has {len(plain)} values for {count} model{'s' if count != 1 else ''}"
+                hint = f"give one for each model; a gradient over layers is `{key}={{'value': {plain}}}`"
+                problems.append(_problem(what, hint))
+                continue
             for index, item in enumerate(plain):
                 settings = _caught(f"{key}[{index}]", item, _settings, problems)
                 each[index][key] = settings or ()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, ValidationInfo
 
+from plait.errors import nearest
 from plait.recipe._document import Keys, notes_of, quote, refuse
 from plait.recipe._schema import ModelRef, Tokenizer, TokenSource
 from plait.recipe._shape import parse_ref
@@ -14,7 +16,12 @@ from plait.recipe._shape import parse_ref
 def _parse_vocabulary(value: Any, info: ValidationInfo) -> Literal["base", "union"] | ModelRef:
     if value in ("base", "union"):
         return value
-    return parse_ref(value, info)
+    found = parse_ref(value, info)
+    if isinstance(value, str) and not Path(value).exists():
+        hint = nearest(value, ("base", "union"))
+        if hint.startswith("did you mean"):
+            raise refuse("it must be base, union or a model, and no such model is here", hint)
+    return found
 
 
 def _parse_token_source(value: Any, info: ValidationInfo) -> TokenSource:

@@ -182,6 +182,7 @@ class Recipe:
         code: a Python file that defines the method; running it takes the user's consent.
         origin: the file it came from, for messages.
         warnings: what the reader should tell the user.
+        places: a text in the recipe, such as a model's name → `file:line` where it stands, for messages.
     """
 
     grammar: Grammar
@@ -200,6 +201,7 @@ class Recipe:
     code: Path | None = None
     origin: str | None = field(default=None, compare=False)
     warnings: tuple[str, ...] = field(default=(), compare=False)
+    places: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
 
 def recipe_models(recipe: Recipe) -> list[ModelRef]:

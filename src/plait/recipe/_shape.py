@@ -57,8 +57,8 @@ def _path_text(value: Any) -> str:
 
 
 def _check_range(value: tuple[int, int]) -> tuple[int, int]:
-    if not 0 <= value[0] <= value[1]:
-        raise refuse("it must be [first, last + 1], counted from 0")
+    if not 0 <= value[0] < value[1]:
+        raise refuse("it must be [first, last + 1], counted from 0, with one layer at least")
     return value
 
 
@@ -118,13 +118,15 @@ class BodyBuilder:
 
     def build(self, body: RawBody[Any]) -> tuple[Module, ...]:
         """The modules; a recipe without `modules` has one without a name."""
-        given = [key for key in ("models", "slices", "modules") if getattr(body, key)]
+        given = [key for key in ("models", "slices", "modules") if self._document.data.get(key)]
         if len(given) != 1:
             found = " and ".join(f"`{key}`" for key in given) or "none of them"
             self._refuse(
                 (), f"a recipe has exactly one of `models`, `slices` and `modules`, and this has {found}"
             )
             return ()
+        if not getattr(body, given[0]):
+            return ()  # what was given is faulty, and told
         if body.modules:
             return tuple(self._module(name, raw, ("modules", name)) for name, raw in body.modules.items())
         return (Module(None, self._slices(body.slices, body.models, ())),)
