@@ -192,7 +192,7 @@ def _parse(header: bytes, path: Path) -> tuple[dict[str, str], list[_Span]]:
     where = str(path)
     try:
         # objects as tuples of pairs: C does it all, repeated keys stay visible, and arrays stay lists
-        pairs = json.loads(header.decode("utf-8"), object_pairs_hook=tuple)
+        pairs = json.loads(header.decode("utf-8"), object_pairs_hook=tuple, parse_float=str)
         if not header.startswith(b"{") or not isinstance(pairs, tuple):
             raise InputError("the header is not a JSON object", where=where)
         entries = dict(pairs)
@@ -205,7 +205,9 @@ def _parse(header: bytes, path: Path) -> tuple[dict[str, str], list[_Span]]:
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise InputError(f"the header has tensor {twice!r} twice", where=where)
     metadata = _metadata(entries.pop("__metadata__", ()), where)
-    return metadata, [_entry(name, entry, path) for name, entry in entries.items()]
+    # Kinds that were checked: a large model has a few, over and over. True equals 1, so it must not be there.
+    known: _Kinds | None = None if b"true" in header or b"false" in header else {}
+    return metadata, [_entry(name, entry, path, known) for name, entry in entries.items()]
 
 
 def _metadata(pairs: object, where: str) -> dict[str, str]:
@@ -214,8 +216,26 @@ def _metadata(pairs: object, where: str) -> dict[str, str]:
     return dict(pairs)
 
 
-def _entry(name: str, pairs: object, path: Path) -> _Span:
+#: dtype and shape as they are written → as they are read, and their bytes.
+_Kinds = dict[tuple[str, tuple[int, ...]], tuple[torch.dtype, Shape, int]]
+
+
+def _entry(name: str, pairs: object, path: Path, known: _Kinds | None) -> _Span:
     """One tensor's entry, checked by itself: types, signs, size against shape and dtype."""
+    if known and len(name) <= LONGEST_NAME:
+        try:
+            (a, key), (b, shape), (c, (start, stop)) = pairs  # type: ignore[misc]
+            if a == "dtype" and b == "shape" and c == "data_offsets":
+                dtype, sizes, expected = known[key, tuple(shape)]
+                plain = type(start) is type(stop) is int and 0 <= start < _LARGEST_NUMEL
+                if plain and stop - start == expected:
+                    return name, sizes, dtype, start, stop
+        except (TypeError, ValueError, KeyError):
+            pass  # what is wrong with it, if anything, is told below
+    return _checked_entry(name, pairs, path, known)
+
+
+def _checked_entry(name: str, pairs: object, path: Path, known: _Kinds | None) -> _Span:
     if len(name) > LONGEST_NAME:
         raise _bad(path, name, f"its name has {len(name)} characters, and at most {LONGEST_NAME} are read")
     entry = dict(pairs) if isinstance(pairs, tuple) else {}
@@ -236,7 +256,10 @@ def _entry(name: str, pairs: object, path: Path) -> _Span:
     if stop - start != expected:
         found = f"its data_offsets {offsets!r:.60} have {stop - start}"
         raise _bad(path, name, f"{key} {shape!r:.60} takes {expected} bytes and {found}")
-    return name, tuple(shape), dtype, start, stop
+    sizes = tuple(shape)
+    if known is not None:
+        known[cast(str, key), sizes] = dtype, sizes, expected
+    return name, sizes, dtype, start, stop
 
 
 def _counts(value: object) -> bool:

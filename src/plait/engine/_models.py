@@ -11,6 +11,8 @@ from plait.recipe import ModelRef, Module, Slice, Source
 
 #: Whether a name belongs to a module.
 Owns = Callable[[str], bool]
+#: A tensor by its name.
+Finder = Callable[[str], LazyTensor | None]
 #: Model → alias → the tensor that stands for it.
 Ties = Mapping[ModelRef, Mapping[str, LazyTensor]]
 
@@ -49,6 +51,7 @@ class Models:
     def __init__(self, opened: Mapping[ModelRef, Checkpoint], tied: Ties) -> None:
         self.opened, self.tied = opened, tied
         self._tensors = {ref: (checkpoint.tensors, tied[ref]) for ref, checkpoint in opened.items()}
+        self._finders: dict[tuple[int, int], tuple[list[Finder], Finder | None]] = {}
         self._by_layer: dict[tuple[ModelRef, str], dict[int, list[str]]] = {}
         # Models of one architecture have the same names: their layers are found once.
         known: dict[tuple[str, ...], LayerMap] = {}
@@ -59,10 +62,18 @@ class Models:
                 known[names] = find_layers(names, checkpoint.config)
             self.layers[ref] = known[names]
 
-    def get(self, ref: ModelRef, name: str) -> LazyTensor | None:
-        """The model's tensor of this name, the stored one where it is tied; None if it has none."""
+    def finder(self, ref: ModelRef) -> Finder:
+        """Gives a model's tensor of a name, the stored one where it is tied; None if it has none."""
         tensors, tied = self._tensors[ref]
-        return tensors.get(name) or tied.get(name)
+        return (lambda name: tensors.get(name) or tied.get(name)) if tied else tensors.get
+
+    def finders(self, part: Slice, base: ModelRef | None) -> tuple[list[Finder], Finder | None]:
+        """Those of a slice's sources, and of the base; made once, as they are asked for every tensor."""
+        key = id(part), id(base)
+        if key not in self._finders:
+            sources = [self.finder(source.model) for source in part.sources]
+            self._finders[key] = sources, None if base is None else self.finder(base)
+        return self._finders[key]
 
     def union(self, refs: Sequence[ModelRef], owns: Owns) -> list[str]:
         """The names in any of the models, in the order of the first that has them."""
@@ -128,8 +139,9 @@ def place(
         problems: what is wrong is added here.
     """
     name, t, base = output
-    found = [models.get(source.model, own) for source, own in zip(part.sources, names, strict=True)]
-    base_tensor = models.get(base, base_name) if base is not None else None
+    finders, of_base = models.finders(part, base)
+    found = [find(own) for find, own in zip(finders, names, strict=True)]
+    base_tensor = None if of_base is None else of_base(base_name)
     if None not in found and (base is None or base_tensor is not None):
         pairs = tuple(
             (s, tensor) for s, tensor in zip(part.sources, found, strict=True) if tensor is not None
