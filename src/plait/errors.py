@@ -120,9 +120,42 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     return "valid: " + ", ".join(f"`{option}`" for option in options) if options else "none is valid here"
 
 
+def counted(count: int, word: str) -> str:
+    """`1 tensor`, `2 tensors`."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
 def size(count: int) -> str:
     """A number of bytes for people: `2.4 MB`, in powers of ten."""
     for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= scale:
             return f"{count / scale:.{2 if unit == 'GB' else 1}f} {unit}"
     return f"{count} bytes"
+
+
+_UNITS = {
+    "": 1,
+    "K": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "KI": 2**10,
+    "MI": 2**20,
+    "GI": 2**30,
+    "TI": 2**40,
+}
+
+
+def parse_size(text: str, option: str, least: int = 1) -> int:
+    """Bytes of a size such as `1GB`, `512MiB` or `1000000`.
+
+    Raises:
+        InputError: it is no size, or less than `least` bytes.
+    """
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?I?)B?\s*", text.upper())
+    if found is None or found[2] not in _UNITS or float(found[1]) <= 0:
+        raise InputError(f"`{text}` is no size", where=option, hint="write it as 1GB, 512MiB or 1000000")
+    count = int(float(found[1]) * _UNITS[found[2]])
+    if count < least:
+        raise InputError(f"`{text}` is too little", where=option, hint=f"give at least {size(least)}")
+    return count

@@ -7,6 +7,7 @@ import torch
 
 import plait
 from plait.errors import InputError
+from plait.recipe import build_recipe
 
 
 def model(value: float, **others: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -44,3 +45,22 @@ def test_integers_and_floats_under_one_name_are_an_error():
 def test_an_unused_base_of_another_shape_is_an_error_too():
     with pytest.raises(InputError, match="different shapes"):
         plait.merge([model(1), model(2)], base={"weight": torch.ones(3, 3)}, method="linear")
+
+
+def test_what_is_kept_is_copied_from_the_base_or_the_first_that_has_it():
+    a = model(1, **{"head.w": torch.ones(3)})
+    b = model(3, **{"head.w": torch.zeros(5), "own": torch.ones(1)})
+    merged = plait.merge({"a": a, "b": b}, keep=["head.*", "own"])
+    assert isinstance(merged, dict)
+    assert merged["weight"].unique().tolist() == [2.0]
+    assert merged["head.w"].equal(a["head.w"])
+    assert merged["own"].equal(b["own"])
+    base = model(0, **{"head.w": torch.full((2,), 7.0)})
+    recipe = build_recipe({"a": a, "b": b}, base=base, method="ties", keep=("head.*", "own"))
+    assert {o.name: (o.how, o.models) for o in plait.build_plan(recipe).outputs} == {
+        "weight": ("merge", ("base", "a", "b")),
+        "head.w": ("copy", ("base",)),
+        "own": ("copy", ("b",)),
+    }
+    with pytest.raises(InputError, match=r"`head\.w` has different shapes"):
+        plait.merge({"a": a, "b": b}, keep="own")

@@ -156,6 +156,11 @@ def beyond_float8(place: Path) -> Case:
     return f"{DEFAULT}dtype: float8_e4m3fn\n", [], ["layers.1.w", "range of float8_e4m3fn"]
 
 
+def beyond_float32(place: Path) -> Case:
+    weight = "{model: a, weight: 1.0e+300}"
+    return f"merge: task_arithmetic\nbase: base\nmodels: [{weight}]\n", [], ["layers.", "infinities"]
+
+
 def hardly_any_memory(place: Path) -> Case:
     return DEFAULT, ["-o", "out", "--memory", "1"], ["--memory", "1.0 MB"]
 
@@ -209,6 +214,7 @@ FILES = [
     one_model_twice,
     beyond_float16,
     beyond_float8,
+    beyond_float32,
     hardly_any_memory,
     output_is_input,
     output_is_input_by_another_name,
@@ -248,6 +254,21 @@ RECIPES = {
     "merge: linear\nmodels: [a, b]\nconventions: papr": ["papr", "did you mean `paper`"],
     "merge: linear\nmodels: [a, b]\ntokenizer: unoin": ["unoin", "did you mean `union`"],
     "merge: linear\nslices: [{sources: [{model: a, layer_range: [0, 0]}]}]": ["layer_range", "one layer"],
+    "merge: ties\nbase: base\nmodels: [a, b]\n"
+    "parameters: {density: [{filter: layers.0.*, value: 0.1}, {value: 0.9}]}": [
+        "works on the whole model, and `layers.0.w` and `layers.1.w` have different options",
+        "`scope: tensor`",
+    ],
+    "merge: breadcrumbs\nbase: base\nmodels: [a]\n"
+    "parameters: {density: 0.5, scope: model, gamma: [{filter: layers.0.*, value: 0.1}, {value: 0.4}]}": [
+        "different options",
+    ],
+    "merge: ties\nbase: base\nmodels: [a]\n"
+    "parameters: {scope: [{filter: layers.0.*, value: tensor}, {value: model}]}": ["different options"],
+    "merge: ties\nbase: base\nmodels: [a]\n"
+    "parameters: {scope: tensor, zero_sign: [{filter: layers.0.*, value: plus}, {value: majority}]}": [
+        "different options"
+    ],
     "": ["recipe.yml"],
     "x0: &x0 [1,1,1,1,1,1,1,1,1]\n"
     + "".join(f"x{i}: &x{i} [{','.join([f'*x{i - 1}'] * 9)}]\n" for i in range(1, 12)): [
@@ -297,6 +318,19 @@ def test_the_recipes_problems_and_the_models_are_told_at_once(place, capsys):
         assert word in shown
     assert "7 problems" in shown
     assert "device `meta`" in shown
+
+
+def test_an_error_of_one_tensor_names_it(place, capsys):
+    for model, value in (("a", 1.0), ("b", -0.5), ("base", -0.5)):
+        edit(place / model / "model.safetensors", lambda tensors, v=value: tensors["layers.1.w"].fill_(v))
+    shown = refused(place, "merge: multislerp\nmodels: [{model: a, weight: 2}, b, base]", [], capsys)
+    assert "tensor `layers.1.w`: multislerp is undefined" in shown
+
+
+def test_code_that_leaves_is_at_fault(place, capsys):
+    (place / "code.py").write_text("import sys\nsys.exit(5)\n")
+    recipe = "merge: own\nmodels: [a, b]\ncode: code.py\n"
+    assert "code.py: it fails: SystemExit: 5" in refused(place, recipe, ["-o", "out", "--allow-code"], capsys)
 
 
 def test_wrong_keys_and_missing_models_are_told_at_once(place, capsys):

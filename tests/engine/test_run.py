@@ -111,6 +111,45 @@ def test_what_the_cli_prints_as_warnings_python_warns_of():
     assert merged["w"].equal(torch.full((3, 2), 0.5))
 
 
+def test_models_without_names_may_be_listed_in_any_order():
+    generator = torch.Generator().manual_seed(0)
+    base, *models = [{"w": torch.randn(40, 50, generator=generator)} for _ in range(4)]
+    for method, given in (("linear", {}), ("dare_linear", {"base": base, "density": 0.5}),
+                          ("della", {"base": base, "density": 0.5})):  # fmt: skip
+        first = plait.merge(models, method=method, **given)["w"]
+        assert plait.merge(models[::-1], method=method, **given)["w"].equal(first), method
+
+
+def test_a_base_that_is_not_merged_and_files_that_are_no_weights_are_told(tmp_path):
+    folders = [str(write(tmp_path / name, seed)) for seed, name in enumerate("ab")]
+    save_file({"x": torch.ones(1)}, tmp_path / "a" / "consolidated.safetensors")
+    with pytest.warns(PlaitWarning) as told:
+        plait.merge(folders[:1], base=folders[1])
+    words = " ".join(str(one.message) for one in told)
+    assert "`linear` merges the listed models alone" in words
+    assert "not part of its weights: `consolidated.safetensors`" in words
+
+
+def test_sizes_may_be_words_and_wrong_ones_are_told(models, tmp_path):
+    options = plait.RunOptions(memory="64MiB", max_shard_size="2kB")
+    plait.merge(models, out=tmp_path / "out", options=options)
+    assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 1
+    assert options.memory == 64 * 2**20
+    for wrong in ({"memory": "much"}, {"memory": 0.5}, {"max_shard_size": None}, {"threads": 0}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            plait.RunOptions(**wrong)
+
+
+def test_layers_of_different_models_are_not_ranked_together(models, tmp_path):
+    base, a, b, _ = models
+    slices = [{"sources": [{"model": m, "layer_range": span}]} for m, span in ((a, [0, 1]), (b, [1, 3]))]
+    recipe = {"merge": "ties", "base": base, "slices": slices}
+    with pytest.raises(InputError, match="different models"):
+        plait.build_plan(plait.load_recipe(recipe)[-1])
+    plan = plait.build_plan(plait.load_recipe({**recipe, "parameters": {"scope": "tensor"}})[-1])
+    assert len(plan.outputs) == 8
+
+
 def test_options_of_the_run_are_not_the_methods(models, tmp_path):
     with pytest.raises(InputError, match=r"options=plait.RunOptions\(overwrite=True\)"):
         plait.merge(models, out=tmp_path / "out", overwrite=True)

@@ -130,8 +130,8 @@ def test_breadcrumbs_drop_both_tails_of_a_tensor(base, models):
             d = (models[name][key] - base[key]).double().numpy()
             flat = d.reshape(-1)
             order = sorted(range(flat.size), key=lambda i, f=flat: (-abs(f[i]), i))
-            keep = int(0.5 * flat.size + 1e-9)
-            top = min(int(0.2 * flat.size + 1e-9), flat.size - keep)
+            keep = int(0.5 * flat.size)
+            top = min(int(0.2 * flat.size), flat.size - keep)
             kept = np.zeros_like(flat)
             kept[order[top : top + keep]] = flat[order[top : top + keep]]
             total = total + kept.reshape(d.shape)
@@ -204,7 +204,17 @@ def test_sce_selects_weighs_and_erases(base, models, top):
         agree = np.where(positive, d > 0, d < 0)
         shape = (3,) + (1,) * (d.ndim - 1)
         kept = w.reshape(shape) * agree
-        close(out[key], wide(base[key]) + (kept * d).sum(0) / np.maximum(kept.sum(0), 1e-6))
+        whole = kept.sum(0)
+        close(out[key], wide(base[key]) + (kept * d).sum(0) / np.where(whole == 0, 1, whole))
+
+
+@pytest.mark.parametrize(("conventions", "share"), [("paper", 1.0), ("mergekit", 1e-8 / 1e-6)])
+def test_sce_keeps_what_a_model_of_little_weight_says_alone(conventions, share):
+    """Its weight is far below mergekit's least divisor; the paper's mean is its task vector itself."""
+    base = {"w": torch.zeros(2).double()}
+    models = [{"w": torch.tensor([1.0, 0.0]).double()}, {"w": torch.tensor([0.0, -1e-4]).double()}]
+    out = plait.merge(models, base=base, method="sce", conventions=conventions)["w"]
+    assert float(out[1]) == pytest.approx(-1e-4 * share, rel=1e-3)
 
 
 def test_passthrough_scales_one_model(models):

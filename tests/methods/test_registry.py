@@ -75,6 +75,12 @@ def test_an_installed_package_brings_a_method(place):
     assert load_file(place / "out" / "model.safetensors")["w"].unique().tolist() == [3.0]
     shown = json.loads(plait(place, "methods", "doubled", "--json", path=path).stdout)
     assert "the first model, times a factor" in json.dumps(shown)
+    assert json.loads((place / "out" / "plait.json").read_text())["package"] == "plait-doubled 1.0"
+    words = ("merge", "recipe.yml", "-o", "out", "--if-changed", "--overwrite")
+    assert "up to date" in plait(place, *words, path=path).stdout
+    (path / "plait_doubled.py").write_text(_MODULE.replace("* c.models[0]", "* c.models[0] + 1"))
+    assert "1 tensor in" in plait(place, *words, path=path).stdout
+    assert load_file(place / "out" / "model.safetensors")["w"].unique().tolist() == [4.0]
     (place / "recipe.yml").write_text("merge: doubled\nmodels: [a, b]\nparameters: {factor: -3}\n")
     wrong = plait(place, "merge", "recipe.yml", "-o", "out", "--overwrite", path=path)
     assert wrong.returncode == 2

@@ -76,15 +76,11 @@ def test_values_are_those_of_the_innermost_level_that_has_one(grammar, filters):
         recipe, module, run, source = a_recipe(grammar, *levels)
         resolver = Resolver(recipe)
         look = resolver.lookup("p", module=module, slice=run, source=source)
+        shared = resolver.lookup("p", module=module, slice=run)
         for name in NAMES:
-            value = resolver.value(
-                "p", tensor=name, t=t, module=module, slice=run, source=source, default=None
-            )
-            assert value == pytest.approx(slow(levels, grammar, name, t), abs=1e-12)
-            again = look(name, t)
-            assert (None if again is MISSING else again) == value
-            shared = resolver.value("p", tensor=name, t=t, module=module, slice=run, default=None)
-            assert shared == pytest.approx(slow(levels[1:], grammar, name, t), abs=1e-12)
+            own, all_models = (None if v is MISSING else v for v in (look(name, t), shared(name, t)))
+            assert own == pytest.approx(slow(levels, grammar, name, t), abs=1e-12)
+            assert all_models == pytest.approx(slow(levels[1:], grammar, name, t), abs=1e-12)
 
     check()
 
@@ -92,11 +88,8 @@ def test_values_are_those_of_the_innermost_level_that_has_one(grammar, filters):
 @given(gradients, st.integers(1, 40))
 def test_a_gradient_passes_through_its_ends_and_stays_between_its_values(values, count):
     recipe, module, run, source = a_recipe("plait", (Setting(values),), (), (), ())
-    resolver = Resolver(recipe, {"p": float})
-    found = [
-        resolver.value("p", tensor="w", t=layer_position(i, count), module=module, slice=run, source=source)
-        for i in range(count)
-    ]
+    look = Resolver(recipe, {"p": float}).lookup("p", module=module, slice=run, source=source)
+    found = [look("w", layer_position(i, count)) for i in range(count)]
     assert found[-1] == values[-1]
     assert count == 1 or found[0] == values[0]
     slack = 1e-9
@@ -110,7 +103,7 @@ def test_layer_positions():
 
 def resolve(grammar, value, kind, t=0.0):
     recipe, module, run, source = a_recipe(grammar, (Setting(value),), (), (), ())
-    return Resolver(recipe, {"p": kind}).value("p", tensor="w", t=t, module=module, slice=run, source=source)
+    return Resolver(recipe, {"p": kind}).lookup("p", module=module, slice=run, source=source)("w", t)
 
 
 def test_gradients_of_booleans_and_text_are_steps():
@@ -167,22 +160,14 @@ def test_all_wrong_values_are_reported_together():
     assert len(caught.value.problems) == 2
 
 
-def test_an_unset_parameter_without_default_names_tensor_and_model():
-    recipe, module, run, source = a_recipe("plait", (), (), (), ())
-    with pytest.raises(InputError) as caught:
-        Resolver(recipe).value("p", tensor="w", t=0, module=module, slice=run, source=source)
-    assert "no `p` for tensor `w` of `'a'`" in str(caught.value)
-
-
 def test_a_parts_options_come_after_the_models_and_before_the_recipes():
     part = Part("sparsify", "trim", {"p": (Setting(2),)})
     for source, whole in product([(), (Setting(1),)], [(), (Setting(3),)]):
         recipe, module, run, of = a_recipe("plait", source, (), (), whole, method=(part,))
         resolver = Resolver(recipe)
-        value = resolver.value("p", tensor="w", t=0, module=module, slice=run, source=of, part=part)
-        assert value == (1 if source else 2)
-        other = resolver.value("p", tensor="w", t=0, module=module, slice=run, default=9)
-        assert other == (3 if whole else 9)
+        own = resolver.lookup("p", module=module, slice=run, source=of, part=part)
+        assert own("w", 0) == (1 if source else 2)
+        assert resolver.lookup("p", module=module, slice=run)("w", 0) == (3 if whole else MISSING)
 
 
 def test_used_keys_say_where_and_whether_the_value_varies():

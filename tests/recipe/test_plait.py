@@ -42,6 +42,7 @@ models:
     weight: 2
 parameters: {density: 0.5}
 exclude: ["lm_head.*", "*.bias"]
+keep: "*.norm.*"
 dtype: bfloat16
 tokenizer: union
 chat_template: auto
@@ -79,6 +80,7 @@ def test_everything_that_the_grammar_has():
     assert nested is not None
     assert (nested.grammar, nested.method) == ("mergekit", "slerp")
     assert recipe.exclude == ("lm_head.*", "*.bias")
+    assert recipe.keep == ("*.norm.*",)
     assert recipe.tokenizer == Tokenizer("union")
     assert recipe.code == Path("methods/mine.py")
     assert recipe.warnings == ()
@@ -175,6 +177,8 @@ def test_an_exclusion_that_excludes_nothing_is_warned_of():
         ("merge: [{sparsfy: trim}]\nmodels: [a]", "did you mean `sparsify`?"),
         ("merge: [trim]\nmodels: [a]", "must be a mapping such as {sparsify: NAME}"),
         ("merge: [{consensus: a}, {consensus: b}]\nmodels: [a]", "more than one `consensus`"),
+        ("merge: [{sparsify: a}, {sparsify: b}]\nmodels: [a]", "more than one `sparsify`"),
+        ("merge: [{scale: 0.5}, {scale: 0.25}]\nmodels: [a]", "more than one `scale`"),
         (
             "merge: [{consensus: a}, {sparsify: b}]\nmodels: [a]",
             "`sparsify` must come before its `consensus`",

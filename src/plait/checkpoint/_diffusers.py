@@ -19,11 +19,6 @@ _INDEX = "model_index.json"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 
-def is_diffusers(folder: Path) -> bool:
-    """Whether a folder is a Diffusers pipeline."""
-    return (folder / _INDEX).is_file()
-
-
 def open_components(folder: Path) -> dict[str, Checkpoint]:
     """Each sub-model of a pipeline as a checkpoint of its own, by the name of its sub-folder.
 

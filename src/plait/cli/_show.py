@@ -9,44 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from plait.errors import InputError, size
-
 if TYPE_CHECKING:
     from plait.engine import Progress
 
 #: Characters that steer a terminal or turn the direction of what it shows; names of tensors may hold any.
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-_UNITS = {
-    "": 1,
-    "K": 10**3,
-    "M": 10**6,
-    "G": 10**9,
-    "T": 10**12,
-    "KI": 2**10,
-    "MI": 2**20,
-    "GI": 2**30,
-    "TI": 2**40,
-}
 
 
 def printable(text: str) -> str:
     """The text with every character that steers a terminal written out as in Python (`\\x1b`)."""
     return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
-
-
-def parse_size(text: str, option: str, least: int = 1) -> int:
-    """Bytes of a size such as `1GB`, `512MiB` or `1000000`.
-
-    Raises:
-        InputError: it is no size, or less than `least` bytes.
-    """
-    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?I?)B?\s*", text.upper())
-    if found is None or found[2] not in _UNITS or float(found[1]) <= 0:
-        raise InputError(f"`{text}` is no size", where=option, hint="write it as 1GB, 512MiB or 1000000")
-    count = int(float(found[1]) * _UNITS[found[2]])
-    if count < least:
-        raise InputError(f"`{text}` is too little", where=option, hint=f"give at least {size(least)}")
-    return count
 
 
 def print_json(content: Any) -> None:

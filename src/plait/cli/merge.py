@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from plait.cli._show import parse_size, print_json, print_table, progress_bar, warn
-from plait.errors import InputError
+from plait.cli._show import print_json, print_table, progress_bar, warn
+from plait.errors import InputError, counted, parse_size
 
 #: Less leaves no room for blocks that are worth reading.
 _LEAST_MEMORY = 10**6
@@ -106,8 +106,8 @@ def merge(
     if as_json:
         print_json(result.to_dict())
     elif not quiet:
-        text = "up to date" if result.unchanged else f"{result.tensors} tensors in {result.seconds:.1f} s"
-        print(f"{result.path}: {text}")
+        done = f"{counted(result.tensors, 'tensor')} in {result.seconds:.1f} s"
+        print(f"{result.path}: {'up to date' if result.unchanged else done}")
 
 
 def _target(out: Path | None, option: Path | None, dry_run: bool) -> Path | None:

@@ -15,7 +15,7 @@ from plait.errors import InputError
 from plait.recipe import ModelRef, Module, Recipe, layer_position
 
 
-def excluder(patterns: Sequence[str]) -> Callable[[str], bool]:
+def matching(patterns: Sequence[str]) -> Callable[[str], bool]:
     """Whether a name matches one of the globs."""
     if not patterns:
         return lambda name: False
@@ -43,7 +43,7 @@ def places(
         template: the model whose config the output takes.
         stacks: stacks of layers that the recipe builds anew are added here.
     """
-    leave_out = excluder(recipe.exclude)
+    leave_out = matching(recipe.exclude)
     for module, owns in modules:
         stacked = any(source.layer_range for part in module.slices for source in part.sources)
         if stacked:

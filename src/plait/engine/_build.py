@@ -10,8 +10,8 @@ from dataclasses import replace
 import torch
 
 from plait.checkpoint import Checkpoint
-from plait.engine._align import excluder, places
-from plait.engine._checks import check_counts, check_device, check_memory, check_names
+from plait.engine._align import matching, places
+from plait.engine._checks import check_counts, check_device, check_memory, check_names, check_whole
 from plait.engine._limits import RunOptions
 from plait.engine._models import Models, find_ties
 from plait.engine._modules import owners
@@ -22,9 +22,11 @@ from plait.engine._stacked import StackedLayers
 from plait.engine._stage import Stage, open_models
 from plait.engine._vocabulary import align
 from plait.errors import InputError, noted, raise_all, together
+from plait.methods import Method
 from plait.recipe import (
     ModelRef,
     Recipe,
+    Slice,
     filter_warnings,
     read_chat_template,
     recipe_models,
@@ -68,7 +70,7 @@ def build_plan(recipe: Recipe, options: RunOptions | None = None, known: Sequenc
     if known or chosen is None or not opened:
         raise together(problems)
     alignment = None
-    warnings = [*recipe.warnings, *chosen.warnings]
+    warnings = [*recipe.warnings, *chosen.warnings, *_unused(recipe, chosen.method, opened)]
     used = {ref: opened[ref] for ref in recipe_models(recipe)}
     tied = find_ties(used)
     if recipe.tokenizer is not None:
@@ -83,12 +85,15 @@ def build_plan(recipe: Recipe, options: RunOptions | None = None, known: Sequenc
     stacks: list[StackedLayers] = []
     # Ids of tokens in a config belong to the vocabulary, so the files come from where that comes from.
     first = recipe_models(asked if alignment is None else recipe)[0]
-    modules = owners(recipe, used, excluder(recipe.exclude), warnings, problems)
-    found = list(places(recipe, Models(used, tied), modules, problems, excluded, first, stacks))
+    modules = owners(recipe, used, matching(recipe.exclude), warnings, problems)
+    models = Models(used, tied, matching(recipe.keep))
+    found = list(places(recipe, models, modules, problems, excluded, first, stacks))
     builder = OutputBuilder(recipe, chosen, opened, problems)
     outputs = [output for place in found for output in builder.outputs(place)]
     if not outputs and not problems:
         problems.append(InputError("nothing is left to merge", where=recipe.origin))
+    if not builder.uniform:
+        problems += check_whole(chosen.method, outputs)
     raise_all(problems)
     if builder.copied_complex:
         warnings.append(_about_complex(builder.copied_complex, outputs))
@@ -137,6 +142,23 @@ def _settled(
     return recipe, chosen
 
 
+def _unused(recipe: Recipe, method: Method, opened: Mapping[ModelRef, Checkpoint]) -> Iterator[str]:
+    """What is there and has no part in the result."""
+    merged = {source.model for module in recipe.modules for part in module.slices for source in part.sources}
+    if method.base == "unused" and recipe.base is not None and recipe.base not in merged:
+        beside = "config, tokenizer and other files"
+        yield f"`{method.name}` merges the listed models alone: the base `{recipe.base}` gives only {beside}"
+    for ref, checkpoint in opened.items():
+        if checkpoint.folder is None or ref.nested is not None or not checkpoint.fingerprint:
+            continue
+        files = sorted(path.name for path in checkpoint.folder.glob("*.safetensors"))
+        stray = [name for name in files if name not in checkpoint.fingerprint]
+        if stray:
+            yield f"`{ref}`: not part of its weights: {', '.join(f'`{name}`' for name in stray[:4])}" + (
+                f" and {len(stray) - 4} more" if len(stray) > 4 else ""
+            )
+
+
 def _about_complex(names: Sequence[str], outputs: Sequence[Output]) -> str:
     source = next(output.models[0] for output in outputs if output.name == names[0])
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -174,15 +196,12 @@ def _in_canonical_order(recipe: Recipe) -> Recipe:
 
     The files that travel are no weights: without a base they are those of the model that is listed first.
     """
+
+    def in_order(part: Slice) -> Slice:
+        return replace(part, sources=tuple(sorted(part.sources, key=lambda s: recipe.identity(s.model.text))))
+
     modules = tuple(
-        replace(
-            module,
-            slices=tuple(
-                replace(part, sources=tuple(sorted(part.sources, key=lambda source: source.model.text)))
-                for part in module.slices
-            ),
-        )
-        for module in recipe.modules
+        replace(module, slices=tuple(in_order(part) for part in module.slices)) for module in recipe.modules
     )
     return replace(recipe, modules=modules)
 

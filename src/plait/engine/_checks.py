@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from plait.engine._limits import memory_budget
-from plait.engine._plan import Plan
+from plait.engine._plan import Output, Plan
 from plait.errors import InputError, raise_all, size
-from plait.methods import Method
+from plait.methods import Method, Order, Settings
 from plait.recipe import ModelRef, Recipe, Slice
 
 
@@ -87,6 +89,43 @@ def _without_base(part: Slice, base: ModelRef, recipe: Recipe) -> list[InputErro
     return [
         InputError(what, where=recipe.origin, hint="list it among the slice's `sources`, with its layers")
     ]
+
+
+def check_whole(method: Method, outputs: Sequence[Output]) -> list[InputError]:
+    """A problem where tensors that are ranked or summed together ask for different things.
+
+    Ranking over the whole model takes one count for each model, so it needs the same models and options
+    everywhere; what only a rule sees, such as weights, may differ.
+    """
+    first: tuple[Output, object] | None = None
+    for output in outputs:
+        if output.settings is None or not output.settings.numel:
+            continue
+        asked = _asked_of_whole(method, output, output.settings)
+        if first is None:
+            first = output, asked
+        elif asked != first[1]:
+            what = f"`{method.name}` works on the whole model, and `{first[0].name}` and `{output.name}` have"
+            differing = "different models" if output.models != first[0].models else "different options"
+            return [
+                InputError(f"{what} {differing}", hint="set `scope: tensor`, or give all tensors the same")
+            ]
+    return []
+
+
+def _asked_of_whole(method: Method, output: Output, settings: Settings) -> object:
+    """What the stages over the whole model ask for at this tensor: the ranks of some number of elements."""
+    asked: list[tuple[str, object]] = []
+    for stage in method.stages(settings):
+        if stage.scope != "model":
+            continue
+        ranks: object = None
+        if isinstance(stage, Order):
+            found = stage.ranks(10**9, [np.asarray(10**9)] * settings.models, settings)
+            ranks = stage.exact, [[int(rank) for rank in each] for each in found]
+        asked.append((stage.name, ranks))
+    ranked = any(ranks is not None for _, ranks in asked)
+    return asked, output.models if ranked else ()
 
 
 def check_memory(plan: Plan) -> None:

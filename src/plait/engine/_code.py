@@ -30,7 +30,7 @@ def load_method(recipe: Recipe, *, allowed: bool) -> Recipe:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's file raises
+    except (Exception, SystemExit) as error:  # whatever the user's file raises
         raise InputError(f"it fails: {type(error).__name__}: {error}", where=str(path)) from error
     found = getattr(module, recipe.method, None)
     if found is None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from plait.engine._buffers import Block, native
-from plait.engine._job import Job
+from plait.engine._job import Job, bad_value
 from plait.engine._kernels import (
     NONE,
     Kernel,
@@ -24,7 +24,6 @@ from plait.engine._kernels import (
     scratch,
 )
 from plait.engine._trace import Stats, TraceCell
-from plait.errors import InputError
 from plait.methods import Order
 from plait.numerics import absolute
 from plait.numerics._kernel import SUMS
@@ -136,7 +135,7 @@ class Pass:
         self.over(block, native(target), largest)
         if not self.job.allow_nan:
             _refuse(self.job, block, largest)
-        return target if direct else self.job.rounded(target)
+        return self.job.rounded(target)
 
     def sums(self, block: Block) -> np.ndarray[Any, Any]:
         """Sums of the rule's expressions over each chunk of a block, `(chunks, expressions)`."""
@@ -179,15 +178,6 @@ def _refuse(job: Job, block: Block, largest: Any) -> None:
         infinite = 0x7F80 if slot.array.dtype == np.uint16 else 0x7F800000
         if bits >= infinite:
             raise bad_value(job.name, model, nan=bits > infinite)
-
-
-def bad_value(name: str, model: str, *, nan: bool) -> InputError:
-    """The error for an input that is not finite."""
-    return InputError(
-        f"the tensor `{name}` holds {'NaN' if nan else 'an infinity'}",
-        where=model,
-        hint="repair or replace this model, or merge it all the same with --allow-nan",
-    )
 
 
 class Tally:

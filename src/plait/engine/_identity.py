@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import json
 import marshal
 import pickle
@@ -17,7 +18,7 @@ import torch
 
 from plait.checkpoint import Checkpoint, content_hash
 from plait.engine._limits import cores
-from plait.methods import METHODS
+from plait.methods import METHODS, package_of
 from plait.recipe import ModelRef, recipe_to_dict
 
 if TYPE_CHECKING:
@@ -95,8 +96,15 @@ def _code(plan: Plan) -> str:
     hasher = hashlib.blake2b()
     if plan.recipe.code is not None:
         hasher.update(plan.recipe.code.read_bytes())
-    if METHODS.get(plan.method.name) is not plan.method:
-        for part in _functions(plan.method.combine):
+    package = package_of(plan.method)
+    if package is not None:
+        hasher.update(package.encode())
+        with contextlib.suppress(TypeError, OSError):  # a package that is edited in place keeps its version
+            source = inspect.getsourcefile(plan.method.combine)
+            hasher.update(Path(source).read_bytes() if source else b"")
+    elif METHODS.get(plan.method.name) is not plan.method:
+        method = plan.method
+        for part in _functions([method.combine, method.stages, method.check, method.whole]):
             hasher.update(part)
     return hasher.hexdigest()
 

@@ -34,6 +34,15 @@ _NARROW = (
 )
 
 
+def bad_value(name: str, model: str, *, nan: bool) -> InputError:
+    """The error for an input that is not finite."""
+    return InputError(
+        f"the tensor `{name}` holds {'NaN' if nan else 'an infinity'}",
+        where=model,
+        hint="repair or replace this model, or merge it all the same with --allow-nan",
+    )
+
+
 @dataclass
 class Job:
     """What computing one tensor takes.
@@ -163,17 +172,26 @@ class Job:
             yield first, last, [v.view(-1, width) for v in values]
 
     def rounded(self, values: Tensor) -> Tensor:
-        """The values in the output's type; those of finite inputs must not leave its range."""
-        if self.dtype in _NARROW and not self.allow_nan and values.numel():
+        """The values in the output's type; those of finite inputs must be finite, and in its range."""
+        if self.allow_nan or not values.numel():
+            return values.to(self.dtype)
+        if self.dtype in _NARROW:
             info = torch.finfo(self.dtype)
             # what is less than half a step above the largest number rounds down to it
             limit = info.max + info.eps * 2.0 ** math.floor(math.log2(info.max)) / 2
-            if not float(values.abs().max()) < limit:
+            if bool((values.abs() >= limit).any()):
                 name = str(self.dtype).removeprefix("torch.")
                 raise InputError(
                     f"merged, the tensor `{self.name}` has values beyond the range of {name}",
                     hint="write a wider type (`dtype: bfloat16`), or let such values pass with --allow-nan",
                 )
+        # the sum is quick to have, and not finite if one of them is not
+        if not math.isfinite(float(values.sum())) and not bool(torch.isfinite(values).all()):
+            kind = "NaN" if bool(torch.isnan(values).any()) else "infinities"
+            raise InputError(
+                f"merged, the tensor `{self.name}` has {kind}, though all inputs are finite",
+                hint="look for options that are far too large, or let such values pass with --allow-nan",
+            )
         return values.to(self.dtype)
 
     def check(self, values: Sequence[Tensor]) -> None:
@@ -182,12 +200,7 @@ class Job:
             return
         for model, value in zip(self.models, values, strict=True):
             if not bool(torch.isfinite(value).all()):
-                kind = "NaN" if bool(torch.isnan(value).any()) else "an infinity"
-                raise InputError(
-                    f"the tensor `{self.name}` holds {kind}",
-                    where=model,
-                    hint="repair or replace this model, or merge it all the same with --allow-nan",
-                )
+                raise bad_value(self.name, model, nan=bool(torch.isnan(value).any()))
 
 
 class BlockCell:

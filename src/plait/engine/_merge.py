@@ -176,6 +176,7 @@ def merge(
     tokenizer: Any = None,
     chat_template: str | None = None,
     exclude: str | Sequence[str] = (),
+    keep: str | Sequence[str] = (),
     seed: int = 0,
     conventions: Any = "paper",
     **parameters: object,
@@ -193,6 +194,7 @@ def merge(
         tokenizer: how vocabularies are aligned.
         chat_template: the output's chat template.
         exclude: globs on tensor names to leave out.
+        keep: globs on tensor names to copy from the base, or the first model that has them.
         seed: seed of random methods.
         conventions: `paper` or `mergekit`.
         parameters: the method's options (`density=0.3`, `weight=[0.5, 0.5]`); `lambda_` stands for `lambda`.
@@ -223,6 +225,7 @@ def merge(
         tokenizer=tokenizer,
         chat_template=chat_template,
         exclude=exclude,
+        keep=keep,
         seed=seed,
         conventions=conventions,
     )

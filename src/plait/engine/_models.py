@@ -26,7 +26,7 @@ class Place:
         module: where the recipe merges it.
         slice: where in the module.
         t: where its layer stands in the slice, 0 to 1.
-        inputs: source → the tensor it gives; of a buffer of integers, those that are there.
+        inputs: source → the tensor it gives; of one that is copied, those that are there.
         names: what each source calls it: for a tied head the head's name, not that of the tensor it shares.
         base: the base's tensor, where there is a base.
     """
@@ -46,10 +46,16 @@ class Models:
     Args:
         opened: model → checkpoint.
         tied: what is tied in them.
+        keeps: whether a tensor is copied, not merged.
     """
 
-    def __init__(self, opened: Mapping[ModelRef, Checkpoint], tied: Ties) -> None:
-        self.opened, self.tied = opened, tied
+    def __init__(
+        self,
+        opened: Mapping[ModelRef, Checkpoint],
+        tied: Ties,
+        keeps: Callable[[str], bool] = lambda name: False,
+    ) -> None:
+        self.opened, self.tied, self.keeps = opened, tied, keeps
         self._tensors = {ref: (checkpoint.tensors, tied[ref]) for ref, checkpoint in opened.items()}
         self._finders: dict[tuple[int, int], tuple[list[Finder], Finder | None]] = {}
         self._by_layer: dict[tuple[ModelRef, str], dict[int, list[str]]] = {}
@@ -155,7 +161,7 @@ def place(
         having.insert(0, base.text)
     there = [tensor for tensor in (*found, base_tensor) if tensor is not None]
     # A buffer of integers is copied from whoever has it first; libraries store some in one version only.
-    if any(tensor.dtype.is_floating_point for tensor in there):
+    if any(tensor.dtype.is_floating_point for tensor in there) and not models.keeps(name):
         problems.append(
             InputError(
                 f"the tensor `{name}` is missing here, and {_told(having)} it",

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from plait.checkpoint import Checkpoint, LazyTensor, find_embeddings
+from plait.engine._align import matching
 from plait.engine._models import Place
 from plait.engine._plan import Output
 from plait.engine._settings import Options, OptionsAt
@@ -47,7 +48,13 @@ class OutputBuilder:
         self.embeddings = {ref: find_embeddings(c, c.config) for ref, c in opened.items()}
         self._roles: dict[tuple[int, str | None], _Role] = {}
         self._said: set[str] = set()
+        self._keeps = matching(recipe.keep)
         self.copied_complex: list[str] = []
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all tensors are made of the same models with the same options."""
+        return len(self._roles) <= 1 and self.options.uniform
 
     def outputs(self, place: Place) -> list[Output]:
         base_ref = place.slice.base or self.recipe.base
@@ -55,6 +62,8 @@ class OutputBuilder:
         if place.base is not None and base_ref is not None:
             given.insert(0, (base_ref.text, place.base))
         lead_name, lead = given[0]
+        if self._keeps(place.name):
+            return [Output(place.name, lead.shape, lead.dtype, "copy", (lead,), (lead_name,), False, None)]
         if not self._alike(place, given) or self.options.problems:
             return []
         if lead.dtype.is_complex and len(given) > 1:
@@ -96,7 +105,7 @@ class OutputBuilder:
         if key not in self._roles:
             kept = [i for i, (source, _) in enumerate(place.inputs) if base is None or source.model != base]
             if self.method.symmetric:
-                kept.sort(key=lambda i: place.inputs[i][0].model.text)
+                kept.sort(key=lambda i: self.recipe.identity(place.inputs[i][0].model.text))
             sources = [place.inputs[i][0] for i in kept]
             names = [*([] if base is None else [base.text]), *(source.model.text for source in sources)]
             options = self.options.at(place.module, place.slice, sources)

@@ -16,7 +16,7 @@ from plait.engine._layout import lay_out
 from plait.engine._limits import RunOptions, cores, memory_budget
 from plait.engine._stacked import StackedLayers
 from plait.engine._stage import Stage
-from plait.errors import size
+from plait.errors import counted, size
 from plait.methods import Method, Settings
 from plait.recipe import Alignment, ModelRef, Recipe
 
@@ -119,7 +119,7 @@ class Plan:
     @cached_property
     def shards(self) -> list[ShardFile]:
         """The output's weight files; a sub-model's lie in its folder."""
-        return lay_out(self.outputs, self.options.max_shard_size, self.template)
+        return lay_out(self.outputs, self.options.shard_bytes, self.template)
 
     @cached_property
     def compiled(self) -> bool:
@@ -177,12 +177,12 @@ class Plan:
         passes = f" in each of {self.passes} passes" if self.passes > 1 else ""
         return "\n".join(
             [
-                f"{self.method.name} ({self.conventions} conventions), {_counted(len(self.opened), 'model')}",
-                f"{_counted(merged, 'tensor')} merged, {copied} copied, {len(self.excluded)} excluded",
+                f"{self.method.name} ({self.conventions} conventions), {counted(len(self.opened), 'model')}",
+                f"{counted(merged, 'tensor')} merged, {copied} copied, {len(self.excluded)} excluded",
                 f"reads {size(self.bytes_read)}{passes}, "
-                f"writes {size(self.bytes_written)} in {_counted(len(self.shards), 'file')}",
+                f"writes {size(self.bytes_written)} in {counted(len(self.shards), 'file')}",
                 f"memory {size(memory_budget(self.options.memory))}, "
-                f"{_counted(self.options.threads or cores(), 'thread')}",
+                f"{counted(self.options.threads or cores(), 'thread')}",
             ]
         )
 
@@ -199,10 +199,6 @@ def _origin(output: Output) -> str:
     """Whose tensors it is made of, with their names where these are others than its own."""
     pairs = zip(output.models, output.inputs, strict=True)
     return ", ".join(m if t.name == output.name else f"{m}: {t.name}" for m, t in pairs)
-
-
-def _counted(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def describe(output: Output) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from plait.engine._layout import indexes
 from plait.engine._plan import Plan, describe
 from plait.engine._verify import region_digest
 from plait.errors import InputError
+from plait.methods import package_of
 from plait.recipe import Alignment, recipe_to_dict, write_chat_template, write_tokenizer
 
 
@@ -128,6 +129,7 @@ def _origin(plan: Plan) -> dict[str, Any]:
         "conventions": plan.conventions,
         "method": plan.method.name,
         "reference": plan.method.reference,
+        **({"package": package} if (package := package_of(plan.method)) else {}),
         "seed": plan.recipe.seed,
         "compute": str(plan.compute).removeprefix("torch."),
         "options": {name: getattr(plan.options, name) for name in COUNTED},

@@ -32,7 +32,7 @@ def push(
         InputError: the output is damaged, or the hub refuses.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     report = verify(path)
     if not report.ok:
@@ -47,9 +47,16 @@ def push(
         raise InputError(
             f"`{repo}` is not the name of a repository", where="REPO", hint="write `org/name`"
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except OfflineModeIsEnabled as error:
+        raise InputError("HF_HUB_OFFLINE is set, so nothing can be uploaded", where=repo) from error
+    except HfHubHTTPError as error:
         reason = str(error).strip().partition("\n")[0]
         raise InputError(
             f"the hub refuses: {reason}", where=repo, hint="log in with `hf auth login`"
+        ) from error
+    except Exception as error:  # whatever the hub's client, its network library or the disk says
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise InputError(
+            f"uploading failed: {reason}", where=repo, hint="check the connection; what was uploaded is kept"
         ) from error
     return str(commit.commit_url)

@@ -167,7 +167,7 @@ class Runner:
             tensors=output.inputs,
             models=output.models,
             has_base=output.has_base,
-            keys=[stream_key(plan.recipe.seed, model, output.name) for model in models],
+            keys=[stream_key(plan.recipe.seed, plan.recipe.identity(m), output.name) for m in models],
             compute=plan.compute,
             dtype=output.dtype,
             allow_nan=plan.options.allow_nan,
@@ -280,6 +280,10 @@ def _blamed(method: Method, where: str | None) -> Iterator[None]:
     """What a method from outside raises is told as its fault, not as plait's."""
     try:
         yield
+    except InputError as error:
+        if error.where is not None or where is None:
+            raise
+        raise InputError(error.what, where=where, hint=error.hint) from error
     except (PlaitError, OSError, MemoryError, Stopped):
         raise
     except Exception as error:

@@ -50,7 +50,6 @@ class Options:
 
     def _check_keys(self) -> None:
         known = {self._key(option) for option in self.method.options}
-        model_scope = self._default("scope") == "model"
         problems = self.problems
         for key, uses in used_keys(self.recipe).items():
             if key in _NO_EFFECT and self.recipe.grammar == "mergekit":
@@ -63,14 +62,6 @@ class Options:
                     told = [text.format(use.path) for use in uses]
                     hint = nearest(key, known)
                     problems += [InputError(what, where=self.recipe.origin, hint=hint) for what in told]
-            if key == "density" and model_scope and any(use.varies for use in uses):
-                problems.append(
-                    InputError(
-                        "a trim over the whole model has one density per model, not a gradient or a filter",
-                        where=f"{self.recipe.origin or 'recipe'}: `{uses[0].path}`",
-                        hint="set `scope: tensor`",
-                    )
-                )
 
     def _check_values(self) -> None:
         """Look at every value that is the same for all tensors of a place."""
@@ -85,14 +76,6 @@ class Options:
                         # what has the wrong type was told when the resolver was made
                         with noted(self.problems), contextlib.suppress(TypeError):
                             self.lookup(option, (module, part), source)("", 0.0)
-
-    def _default(self, name: str) -> Any:
-        """The option's value where the whole recipe sets it, else its default."""
-        settings = self.recipe.parameters.get(name, ())
-        if settings:
-            return settings[0].value
-        option = self.method.option(name)
-        return None if option is None else option.default_for(self.recipe.conventions)
 
     def at(self, module: Module, part: Slice, sources: Sequence[Source]) -> OptionsAt:
         """The options in one place of the recipe: what is the same for all its tensors is resolved here.
@@ -123,6 +106,11 @@ class Options:
             return self._checked(option, given)
 
         return value
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all tensors of a place have the same options."""
+        return not self._varying
 
     def varies(self, option: Option) -> bool:
         """Whether a filter or a gradient touches it: then it is looked up for every tensor."""

@@ -1,7 +1,7 @@
 """Merging methods and their registry: one file per method or family."""
 
 from plait.methods._catalogue import CONSENSUS, SPARSIFY, pipeline
-from plait.methods._registry import METHODS, get_method
+from plait.methods._registry import METHODS, get_method, package_of
 from plait.methods._spec import Cell, Method, Option, Order, Settings, Stage, Sums
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "Stage",
     "Sums",
     "get_method",
+    "package_of",
     "pipeline",
 ]

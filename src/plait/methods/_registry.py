@@ -46,9 +46,15 @@ def get_method(name: str, *, where: str | None = None) -> Method:
     return METHODS[name]
 
 
+def package_of(method: Method) -> str | None:
+    """`NAME VERSION` of the package whose entry point a method is; None if it comes from elsewhere."""
+    name, found = method.name, _read()
+    return found[2].get(name) if found[0].get(name) is method else None
+
+
 @cache
-def _read() -> tuple[dict[str, Method], Broken]:
-    """plait's own methods and those of installed packages; and what of these can't be loaded."""
+def _read() -> tuple[dict[str, Method], Broken, dict[str, str]]:
+    """plait's own methods and those of installed packages; what of these can't be loaded; their packages."""
     found: dict[str, Method] = {}
     for module in pkgutil.iter_modules(__import__("plait.methods", fromlist=["x"]).__path__):
         if module.name.startswith("_"):
@@ -57,15 +63,16 @@ def _read() -> tuple[dict[str, Method], Broken]:
         methods = getattr(loaded, "METHODS", None) or (loaded.METHOD,)
         found.update({method.name: method for method in methods})
     others, broken = _from_packages()
-    for method, value in others:
+    packages = {}
+    for method, value, package in others:
         if method.name in found:
             raise InputError(f"the method `{method.name}` exists already", where=value)
-        found[method.name] = method
-    return dict(sorted(found.items())), broken
+        found[method.name], packages[method.name] = method, package
+    return dict(sorted(found.items())), broken, packages
 
 
-def _from_packages() -> tuple[list[tuple[Method, str]], Broken]:
-    """Each package's method with where it is; one that fails must not stop the others."""
+def _from_packages() -> tuple[list[tuple[Method, str, str]], Broken]:
+    """Each package's method with where it is and whose; one that fails must not stop the others."""
     methods, broken = [], {}
     for point in entry_points(group="plait.methods"):
         try:
@@ -74,7 +81,8 @@ def _from_packages() -> tuple[list[tuple[Method, str]], Broken]:
             broken[point.name] = f"{type(error).__name__}: {error}", point.value
             continue
         if isinstance(method, Method):
-            methods.append((method, point.value))
+            package = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+            methods.append((method, point.value, package))
         else:
             broken[point.name] = f"it is a {type(method).__name__}, not a `plait.methods.Method`", point.value
     return methods, broken

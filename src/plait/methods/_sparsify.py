@@ -44,7 +44,7 @@ def magnitudes(c: Cell) -> Sequence[Value]:
 
 def kept_count(density: float, total: Any) -> Any:
     """int(density·total), at least 1 unless the density is 0."""
-    count = np.floor(density * np.asarray(total) + 1e-9).astype(np.int64)
+    count = np.floor(density * np.asarray(total)).astype(np.int64)
     return np.where((density > 0) & (np.asarray(total) > 0), np.maximum(count, 1), 0)
 
 
@@ -133,8 +133,8 @@ def _between(c: Cell, k: int) -> Value:
 
 def _tail_counts(total: Any, density: float, gamma: float) -> tuple[Any, Any]:
     """How many of the largest are dropped, and the rank of the last one kept."""
-    keep = np.floor(density * np.asarray(total) + 1e-9).astype(np.int64)
-    top = np.floor(gamma * np.asarray(total) + 1e-9).astype(np.int64)
+    keep = np.floor(density * np.asarray(total)).astype(np.int64)
+    top = np.floor(gamma * np.asarray(total)).astype(np.int64)
     # Too little room for both: fewer outliers are dropped, the kept count stands.
     top = np.minimum(top, np.asarray(total) - keep)
     return top, top + keep

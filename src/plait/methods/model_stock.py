@@ -22,9 +22,10 @@ def _vectors(c: Cell) -> Sequence[Value]:
 def _ratio(gram: Numbers, settings: Settings) -> Sequence[Numbers]:
     count, n = gram.shape[-1], norms(gram)
     pairs = [(i, j) for i in range(count) for j in range(i)]
-    # Task vectors this short (float32's rounding) have no direction.
+    # Task vectors this short have no direction.
+    least = max(settings.shared["eps"], np.finfo(np.float64).tiny)
     cos = sum(
-        np.clip(gram[..., i, j] / np.maximum(n[..., i] * n[..., j], 1e-12), -1.0, 1.0) for i, j in pairs
+        np.clip(gram[..., i, j] / np.maximum(n[..., i] * n[..., j], least), -1.0, 1.0) for i, j in pairs
     ) / len(pairs)
     pole = 1.0 + (count - 1) * cos
     flat = np.abs(pole) < 1e-6
@@ -41,7 +42,10 @@ METHOD = Method(
     "between the average and the base, by the angle of the task vectors",
     "arXiv:2403.19522",
     _combine,
-    (Option("filter_wise", False, "an angle for each row, not for each tensor", kind="bool"),),
+    (
+        Option("filter_wise", False, "an angle for each row, not for each tensor", kind="bool"),
+        Option("eps", 1e-12, "least product of two lengths that is divided by", mergekit=1e-6, low=0.0),
+    ),
     lambda settings: [gram_stage(_vectors, _ratio, "row" if settings.shared["filter_wise"] else "tensor")],
     base="required",
     min_models=2,

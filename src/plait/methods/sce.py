@@ -35,7 +35,7 @@ def _selected(c: Cell) -> list[Value]:
 
 
 def _ranks(count: int, nonzero: Sequence[Numbers], settings: Settings) -> list[list[Any]]:
-    return [[np.floor(settings.shared["select_topk"] * nonzero[0] + 1e-9).astype(np.int64)]]
+    return [[np.floor(settings.shared["select_topk"] * nonzero[0]).astype(np.int64)]]
 
 
 def _weights(sums: Sequence[Numbers], settings: Settings) -> dict[str, Sequence[Numbers]]:
@@ -61,7 +61,10 @@ def _combine(c: Cell) -> Value:
     kept = [where(a, w, 0.0) for a, w in zip(agree, weights, strict=True)]
     divisor = total(kept)
     merged = total([k * d for k, d in zip(kept, deltas, strict=True)])
-    return c.base + merged / where(divisor < 1e-6, 1e-6, divisor)
+    least = c.option("least_weight")
+    # No weight at all has nothing to divide.
+    divisor = where(divisor < least, least, divisor)
+    return c.base + merged / where(divisor == 0.0, 1.0, divisor)
 
 
 METHOD = Method(
@@ -72,6 +75,7 @@ METHOD = Method(
     (
         Option("select_topk", 1.0, "fraction of the varying entries selected", low=0.0, high=1.0),
         Option("masked", True, "fuse the selected entries alone", kind="bool"),
+        Option("least_weight", 0.0, "Σ of kept weights counts as at least this much", mergekit=1e-6, low=0.0),
         Option("uniform_below", 0.0, "equal weights if Σ mean(δ²) is below", mergekit=1e-6, low=0.0),
     ),
     _stages,

@@ -90,6 +90,7 @@ def _document(recipe: Recipe) -> dict[str, Any]:
         **_body(recipe.modules, mergekit),
         "parameters": _parameters(recipe.parameters),
         "exclude": list(recipe.exclude),
+        "keep": list(recipe.keep),
         "dtype": recipe.dtype,
         "out_dtype": recipe.out_dtype,
         "tokenizer": recipe.tokenizer and _tokenizer(recipe.tokenizer),

@@ -36,7 +36,7 @@ def settings_with_paths(recipe: Recipe) -> Iterator[tuple[KeyPath, str, Setting]
 def filter_warnings(recipe: Recipe, tensor_names: Iterable[str]) -> list[str]:
     """What filters do that their writer may not have meant, one sentence each.
 
-    A filter or an `exclude` that matches no tensor; and in mergekit's grammar, where filters are
+    A filter, an `exclude` or a `keep` that matches no tensor; and in mergekit's grammar, where filters are
     substrings, one that cuts a number in two (`layers.1` also hits layers 10 to 19).
     """
     names = list(dict.fromkeys(tensor_names))
@@ -55,10 +55,11 @@ def filter_warnings(recipe: Recipe, tensor_names: Iterable[str]) -> list[str]:
             found.append(f"{where}: the filter `{pattern}` matches no tensor{_glob_hint(pattern, recipe)}")
         elif recipe.grammar == "mergekit" and (cut := _cut_numbers(pattern, hits)):
             found.append(f"{where}: {cut}")
-    for pattern in recipe.exclude:
-        matches = name_matcher(pattern, "plait")
-        if not any(matches(name) for name in names):
-            found.append(f"`exclude`: the glob `{pattern}` matches no tensor")
+    for key, patterns in (("exclude", recipe.exclude), ("keep", recipe.keep)):
+        for pattern in patterns:
+            matches = name_matcher(pattern, "plait")
+            if not any(matches(name) for name in names):
+                found.append(f"`{key}`: the glob `{pattern}` matches no tensor")
     return found
 
 

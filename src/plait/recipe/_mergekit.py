@@ -1,7 +1,7 @@
 """mergekit's YAML, taken as it is.
 
 What mergekit would refuse is an error; what it reads and never uses, or does not read at all, becomes a
-warning of the recipe. Two keys that mergekit ignores are honoured here: `exclude` and `seed`.
+warning of the recipe. Three keys that mergekit ignores are honoured here: `exclude`, `keep` and `seed`.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ class MergekitDocument(RawBody[MergekitSlice]):
     chat_template: str | None = None
     name: str | None = None
     exclude: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
     seed: int = 0
 
 
 #: Keys honoured here although mergekit ignores them.
-_OURS = ("exclude", "seed")
+_OURS = ("exclude", "keep", "seed")
 
 
 def read_mergekit(document: YamlDocument) -> tuple[Recipe | None, list[InputError]]:
@@ -67,6 +68,7 @@ def read_mergekit(document: YamlDocument) -> tuple[Recipe | None, list[InputErro
         tokenizer=_tokenizer(raw),
         chat_template=raw.chat_template or None,
         exclude=raw.exclude,
+        keep=raw.keep,
         seed=raw.seed,
         name=raw.name,
         origin=document.where,

@@ -84,44 +84,6 @@ class Resolver:
         else:
             problems += self._problems()
 
-    def value(
-        self,
-        key: str,
-        *,
-        tensor: str,
-        t: float,
-        module: Module,
-        slice: Slice,  # noqa: A002
-        source: Source | None = None,
-        part: Part | None = None,
-        default: Any = MISSING,
-    ) -> Any:
-        """The parameter's value.
-
-        Args:
-            key: the parameter.
-            tensor: the name that filters see: the tensor's name in the model for a value per model, its
-                name in the output for one that all models share.
-            t: where its layer stands in the output slice, see `layer_position`.
-            module: where the tensor is merged.
-            slice: where in the module.
-            source: the model, for a value per model; None leaves out the innermost level.
-            part: the part of a pipeline that asks.
-            default: what an unset parameter is.
-
-        Raises:
-            InputError: it is not set and has no default.
-        """
-        chain = self._chains.get((key, id(slice), id(source), id(module), id(part)))
-        if chain is None:
-            chain = self._chain(key, module, slice, source, part)
-        found = chain.constant if chain.rules is None else chain.pick(tensor, t)
-        if found is not MISSING:
-            return found
-        if default is MISSING:
-            raise self._unset(key, tensor, source)
-        return default
-
     def lookup(
         self,
         key: str,
@@ -131,7 +93,20 @@ class Resolver:
         source: Source | None = None,
         part: Part | None = None,
     ) -> Callable[[str, float], Any]:
-        """`value` with the place fixed: a function of tensor name and t that returns `MISSING` if unset."""
+        """The parameter in one place of the recipe, for every tensor there.
+
+        Args:
+            key: the parameter.
+            module: where tensors are merged.
+            slice: where in the module.
+            source: the model, for a value per model; None leaves out the innermost level.
+            part: the part of a pipeline that asks.
+
+        Returns:
+            A function of the name that filters see (the tensor's name in the model for a value per model, in
+            the output for one that all models share) and of where its layer stands in the output slice, see
+            `layer_position`. It gives `MISSING` where the parameter is not set.
+        """
         chain = self._chain(key, module, slice, source, part)
         constant = chain.constant
         return chain.pick if chain.rules is not None else lambda tensor, t: constant
@@ -184,14 +159,6 @@ class Resolver:
                 shown = list(setting.value) if isinstance(setting.value, tuple) else setting.value
                 what = f"`{show_path(path)}` is {quote(shown)}, and it must be {error}"
                 yield InputError(what, where=self._recipe.origin)
-
-    def _unset(self, key: str, tensor: str, source: Source | None) -> InputError:
-        place = f" of {quote(source.model.text)}" if source is not None else ""
-        return InputError(
-            f"the recipe sets no `{key}` for tensor `{tensor}`{place}",
-            where=self._recipe.origin,
-            hint=f"set `{key}` under the model's `parameters`, or under the recipe's for all models",
-        )
 
 
 #: A test of the name (None lets all through), a constant, and a function of t in the constant's place.

@@ -18,7 +18,6 @@ from plait.recipe._schema import PART_KINDS, Part, PartKind, Setting
 
 #: What `scale: 0.5` is short for: the name of the part and of its option.
 CONSTANT_SCALE = ("constant", "factor")
-_ONCE = ("space", "consensus")
 
 
 def parse_method(value: Any, notes: Notes) -> str | tuple[Part, ...]:
@@ -70,9 +69,10 @@ def _options(value: dict[str, Any], name_key: str, notes: Notes) -> dict[str, tu
 
 def check_order(kinds: list[PartKind]) -> None:
     """Refuse parts that come twice or in the wrong order."""
-    for kind in _ONCE:
+    for kind in PART_KINDS:
         if kinds.count(kind) > 1:
-            raise refuse(f"it has more than one `{kind}`")
+            hint = "merge in stages, each a recipe of its own" if kind != "scale" else "give their product"
+            raise refuse(f"it has more than one `{kind}`", hint)
     places = [PART_KINDS.index(kind) for kind in kinds]
     for earlier, later in pairwise(places):
         if later < earlier:

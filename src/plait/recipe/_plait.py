@@ -37,6 +37,9 @@ class PlaitSlice(RawSlice):
     base_model: Ref | None = Field(None, alias="base")
 
 
+Globs = Annotated[tuple[str, ...], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
+
+
 class PlaitDocument(RawBody[PlaitSlice]):
     """The keys at the top of a document in plait's grammar."""
 
@@ -49,7 +52,8 @@ class PlaitDocument(RawBody[PlaitSlice]):
         RawTokenizer | None, BeforeValidator(lambda v: {"source": v} if isinstance(v, str) else v)
     ] = None
     chat_template: str | None = None
-    exclude: Annotated[tuple[str, ...], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = ()
+    exclude: Globs = ()
+    keep: Globs = ()
     seed: int = Field(0, ge=0, lt=2**63, strict=True)
     conventions: Conventions = "paper"
     code: str | None = Field(None, min_length=1)
@@ -86,6 +90,7 @@ def read_plait(document: YamlDocument, read: Callable[[YamlDocument], Read]) -> 
         tokenizer=None if raw.tokenizer is None else raw.tokenizer.build(),
         chat_template=raw.chat_template or None,
         exclude=raw.exclude,
+        keep=raw.keep,
         seed=raw.seed,
         name=raw.name,
         code=None if raw.code is None else Path(raw.code),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
+from blake3 import blake3
 from pydantic_core import PydanticCustomError
 
+from plait.checkpoint import open_checkpoint
 from plait.errors import InputError, raise_all
 from plait.recipe._document import Notes, parse_dtype, parse_settings, quote, validate
 from plait.recipe._dump import nested_text
@@ -30,6 +35,7 @@ from plait.recipe._schema import (
 from plait.recipe._yaml import YamlDocument
 
 _WHERE = "the merge"
+_UNNAMED = re.compile(r"models\[\d+\]")
 
 
 def build_recipe(
@@ -44,6 +50,7 @@ def build_recipe(
     tokenizer: Tokenizer | Mapping[str, Any] | str | None = None,
     chat_template: str | None = None,
     exclude: str | Sequence[str] = (),
+    keep: str | Sequence[str] = (),
     seed: int = 0,
     conventions: Conventions = "paper",
 ) -> Recipe:
@@ -61,6 +68,7 @@ def build_recipe(
         tokenizer: `base`, `union`, a path, or the mapping that a recipe has.
         chat_template: `auto`, a template's name, or Jinja text.
         exclude: globs on tensor names that the output leaves out.
+        keep: globs on tensor names that are copied from the base or the first model that has them.
         seed: seed of every random draw.
         conventions: `paper` or `mergekit`.
 
@@ -79,6 +87,9 @@ def build_recipe(
     parsed_method = _caught("method", method, _method, problems)
     types = [_caught(k, v, parse_dtype, problems) for k, v in (("dtype", dtype), ("out_dtype", out_dtype))]
     vocabulary = _tokenizer(tokenizer, problems)
+    exclude, keep = _globs("exclude", exclude, problems), _globs("keep", keep, problems)
+    if not isinstance(chat_template, str | None):
+        problems.append(_problem(f"`chat_template` is {quote(chat_template)}, and it must be text"))
     raise_all(problems)
     return Recipe(
         grammar="python",
@@ -91,8 +102,10 @@ def build_recipe(
         out_dtype=types[1],
         tokenizer=vocabulary,
         chat_template=chat_template,
-        exclude=(exclude,) if isinstance(exclude, str) else tuple(exclude),
+        exclude=exclude,
+        keep=keep,
         seed=int(seed),
+        identities=_identities(refs),
     )
 
 
@@ -132,6 +145,28 @@ def _ref(model: object, name: str, named: bool, problems: list[InputError]) -> M
     reference = getattr(model, "reference", None)
     text = reference if isinstance(reference, str) and not named else name
     return ModelRef(text, live=model)
+
+
+#: How many tensors of a model, and how many values of each, tell it from others.
+_LOOKED_AT = 64
+
+
+def _identities(refs: Sequence[ModelRef]) -> dict[str, str]:
+    """Models that are known by their place in a list → by some of their values, wherever they are listed."""
+    unnamed = [ref for ref in refs if ref.live is not None and _UNNAMED.fullmatch(ref.text)]
+    found = {}
+    for ref in unnamed if len(unnamed) > 1 else ():
+        with contextlib.suppress(InputError, OSError):  # one that can't be read is told where it is opened
+            checkpoint = open_checkpoint(cast("Any", ref.live))
+            names = sorted(checkpoint)
+            hasher = blake3()
+            for name in names[:: max(len(names) // _LOOKED_AT, 1)]:
+                tensor = checkpoint[name]
+                values = tensor.read_flat(0, min(math.prod(tensor.shape), _LOOKED_AT))
+                hasher.update(name.encode() + values.contiguous().view(torch.uint8).numpy().tobytes())
+            found[ref.text] = hasher.hexdigest()
+    # Equal ones are one model as far as was looked: their places tell them apart.
+    return found if len(set(found.values())) == len(found) else {}
 
 
 def _parameters(
@@ -204,6 +239,14 @@ def _tokenizer(given: Any, problems: list[InputError]) -> Tokenizer | None:
     raw, found, _ = validate(RawTokenizer, YamlDocument(_plain(data), "tokenizer"), strict=True)
     problems.extend(found)
     return None if raw is None else raw.build()
+
+
+def _globs(name: str, given: object, problems: list[InputError]) -> tuple[str, ...]:
+    globs = (given,) if isinstance(given, str) else given
+    if not isinstance(globs, Sequence) or not all(isinstance(glob, str) for glob in globs):
+        problems.append(_problem(f"`{name}` is {quote(given)}, and it must be a list of globs"))
+        return ()
+    return tuple(globs)
 
 
 def _caught(name: str, value: Any, parse: Callable[[Any], Any], problems: list[InputError]) -> Any:

@@ -177,12 +177,14 @@ class Recipe:
         tokenizer: how vocabularies are aligned; None requires equal ones.
         chat_template: `auto`, a template's name, or Jinja text.
         exclude: globs on tensor names that the output leaves out.
+        keep: globs on tensor names that are copied from the base or the first model that has them.
         seed: seed of every random draw.
         name: the stage's name.
         code: a Python file that defines the method; running it takes the user's consent.
         origin: the file it came from, for messages.
         warnings: what the reader should tell the user.
         places: a text in the recipe, such as a model's name → `file:line` where it stands, for messages.
+        identities: a model in memory that has no name → a digest of some of its values.
     """
 
     grammar: Grammar
@@ -196,12 +198,18 @@ class Recipe:
     tokenizer: Tokenizer | None = None
     chat_template: str | None = None
     exclude: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
     seed: int = 0
     name: str | None = None
     code: Path | None = None
     origin: str | None = field(default=None, compare=False)
     warnings: tuple[str, ...] = field(default=(), compare=False)
     places: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    identities: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    def identity(self, model: str) -> str:
+        """What orders a model and keys its random draws: its name, if that is more than a place in a list."""
+        return self.identities.get(model, model)
 
 
 def recipe_models(recipe: Recipe) -> list[ModelRef]:

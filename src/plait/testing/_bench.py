@@ -62,7 +62,7 @@ class Bench:
         Args:
             models: name → model.
             base: the base, or None.
-            run: how to run; None is one thread.
+            run: how to run; None is one thread, and lets values pass that are not finite.
             compiled: run rules compiled, not by torch.
             dtype: the output's type.
             changes: option → value, where it differs from the bench's.
@@ -76,7 +76,7 @@ class Bench:
             dtype=dtype,
             conventions="mergekit" if self.conventions == "mergekit" else "paper",
         )
-        plan = build_plan(replace(recipe, method=self.method), run or RunOptions(threads=1))
+        plan = build_plan(replace(recipe, method=self.method), run or RunOptions(threads=1, allow_nan=True))
         plan.compiled = compiled
         return plan
 
