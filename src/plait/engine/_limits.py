@@ -17,7 +17,7 @@ _FLOOR = 512 * 2**20
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a merge runs; only `float64`, `allow_nan`, `max_shard_size` and the kind of `device` change the output.
+    """How a merge runs; its output depends on `float64`, `allow_nan`, `max_shard_size`, the kind of `device`.
 
     Attributes:
         memory: bytes that blocks may take, or text such as `4GB`; None is a quarter of what there is, and at

@@ -102,7 +102,11 @@ def adapted(member: Member, base: nn.Module, task: Task, weights: Mapping[str, T
         task: its task.
         weights: of adapter and head, as a `State` holds them.
     """
-    model = headed(_peft_model(member, base), task, base)
+    return put(headed(_peft_model(member, base), task, base), weights)
+
+
+def put(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
+    """The model of `adapted`, given other weights."""
     with torch.no_grad():
         for name, parameter in trained(model).items():
             parameter.copy_(weights[name])

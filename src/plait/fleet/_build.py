@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from plait.errors import InputError, nearest, raise_all
+from plait.checkpoint import load_into, open_model
+from plait.errors import InputError, InputErrors, nearest, raise_all
 from plait.fleet._adapter import headed
 from plait.fleet._member import After, Member
 from plait.fleet._trainee import State, Trainee
@@ -169,26 +170,17 @@ def _made(member: Member, source: nn.Module | Callable[[], nn.Module] | None) ->
 
 
 def _loaded(member: Member, body: nn.Module, path: str) -> nn.Module:
-    from plait.checkpoint import open_checkpoint
+    try:
+        return load_into(body, open_model(path))
+    except InputErrors as error:
+        raise InputErrors([_of(member, one) for one in error.problems]) from error
+    except InputError as error:
+        raise _of(member, error) from error
 
-    checkpoint = open_checkpoint(path)
-    wanted = body.state_dict()
-    missing = [name for name in wanted if name not in checkpoint]
-    if missing:
-        raise InputError(
-            f"`{path}` has no tensor `{missing[0]}`",
-            where=_where(member),
-            hint=nearest(missing[0], list(checkpoint)),
-        )
-    for name, tensor in wanted.items():
-        found = checkpoint[name]
-        if tuple(found.shape) != tuple(tensor.shape):
-            what = (
-                f"tensor `{name}` of `{path}` is {tuple(found.shape)}, the network's is {tuple(tensor.shape)}"
-            )
-            raise InputError(what, where=_where(member))
-    body.load_state_dict({name: checkpoint[name].read() for name in wanted})
-    return body
+
+def _of(member: Member, error: InputError) -> InputError:
+    where = f"{_where(member)}: {error.where}" if error.where else _where(member)
+    return InputError(error.what, where=where, hint=error.hint)
 
 
 def _try(member: Member, task: Task, network: nn.Module) -> None:

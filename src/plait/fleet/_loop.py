@@ -9,7 +9,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from torch import nn
+
 from plait.errors import InputError
+from plait.fleet._adapter import put
 from plait.fleet._auto import Choice
 from plait.fleet._callbacks import tell
 from plait.fleet._fingerprint import fingerprint
@@ -48,6 +51,7 @@ class Loop:
         self.store = None if fleet.out is None else Store(fleet.out)
         self.log: JsonLines | None = None
         self._saved: dict[str, tuple[int, str]] = {}
+        self._models: dict[str, nn.Module] = {}
 
     def run(self, *, resume: bool) -> None:
         """Train until no member runs."""
@@ -130,7 +134,7 @@ class Loop:
 
     def _validated(self, trainee: Trainee) -> dict[str, Any]:
         fleet, member, metric = self.fleet, trainee.member, trainee.task.metric
-        value = validate(fleet[member.name], trainee.task)
+        value = validate(self._network(trainee), trainee.task)
         better = trainee.best is None or (
             value > trainee.best if metric.higher_is_better else value < trainee.best
         )
@@ -147,8 +151,18 @@ class Loop:
         tell(fleet.callbacks, "on_evaluate", fleet, record)
         return record
 
+    def _network(self, trainee: Trainee) -> nn.Module:
+        """The member as it is; PEFT's model of an adapter is kept, as making it takes long."""
+        name = trainee.member.name
+        if trainee.member.lora is None:
+            return self.fleet[name]
+        if name not in self._models:
+            self._models[name] = self.fleet[name]
+        return put(self._models[name], self.fleet.state(name).parameters)
+
     def _ended(self, trainee: Trainee) -> None:
         fleet, name = self.fleet, trainee.member.name
+        self._models.pop(name, None)
         if trainee.member.keep == "best" and name in fleet._kept:
             fleet._states[name] = fleet._kept.pop(name)
         if trainee.status == "failed":
