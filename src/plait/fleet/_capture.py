@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from plait.fleet._batches import Stack
 from plait.fleet._pass import Found, Pass
+from plait.fleet._simplify import simplify
 from plait.fleet._trainee import Tensors
 
 #: Graphs kept, one for each combination of shapes.
@@ -57,5 +58,4 @@ class Captured:
             out, form = pytree.tree_flatten(found)
             return out
 
-        graph = make_fx(flat)(*leaves)
-        return graph, form
+        return simplify(make_fx(flat)(*leaves)), form
