@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--lora-members", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=3.0, help="of timing for each row")
     parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--tenants", type=int, default=200, help="models of a table; 0 leaves them out")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.row:
@@ -57,7 +58,46 @@ def main() -> None:
         rows.append({**timed, "peak MB": alone["peak MB"]})
         console.print(rows[-1])
     show("fleets against the loop", rows, console)
-    save(given.json, {"fleets": rows})
+    table = tenants(given.tenants) if given.tenants else []
+    show("models of a table", table, console)
+    save(given.json, {"fleets": rows, "tenants": table})
+
+
+def tenants(count: int, epochs: int = 3) -> list[dict[str, Any]]:
+    """Small models of a table's groups: all trained and asked at once, against one after another."""
+    import torch
+
+    sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+    from fleet_tenants import network, table
+    from plait import Fleet
+
+    frame = table(count, count * 200)
+
+    def trained(backend: Any) -> tuple[float, Fleet]:
+        fleet = Fleet.from_frame(
+            frame, by="tenant", target="y", model=network, epochs=epochs, lr=0.01, backend=backend
+        )
+        started = time.perf_counter()
+        fleet.fit(quiet=True)
+        return time.perf_counter() - started, fleet
+
+    alone, _ = trained("sequential")
+    together, fleet = min((trained("auto") for _ in range(2)), key=lambda pair: pair[0])
+    networks = {name: fleet[name] for name in fleet.members}
+    columns = [c for c in frame.columns if c.startswith("x")]
+    rows = frame.sample(20_000, random_state=0, replace=True)
+    values = torch.tensor(rows[columns].to_numpy(), dtype=torch.float32)
+    owners = rows["tenant"].astype(str).to_numpy()
+
+    def one_by_one() -> None:
+        with torch.no_grad():
+            for name, own in networks.items():
+                own(values[torch.from_numpy(owners == name)])
+
+    best = _turns({"loop": one_by_one, "fleet": lambda: fleet.predict(rows)}, 3.0)
+    train = {"task": f"train {count} models", "loop s": alone, "fleet s": together}
+    ask = {"task": f"{len(rows)} rows routed", "loop s": best["loop"], "fleet s": best["fleet"]}
+    return [row | {"× faster": row["loop s"] / row["fleet s"]} for row in (train, ask)]
 
 
 def _run(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -185,6 +185,58 @@ def _benchmark_tables(found: Mapping[str, Any]) -> Iterable[tuple[str, list[Mapp
     yield "Planning and starting", [*found.get("planning", []), *found.get("processes", [])]
 
 
+def fleets() -> str:
+    """What `benchmarks/fleet.py` found."""
+    path = RESULTS.with_name("fleet.json")
+    if not path.is_file():
+        return "No run is kept in this copy. `python benchmarks/fleet.py` measures.\n"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    machine, rows = found["machine"], found["fleets"]
+    stacked = [row for row in rows if row["tokens"] is None]
+    counts = sorted({row["members"] for row in stacked})
+    faster = {(row["method"], row["batch"], row["members"]): row["× faster"] for row in stacked}
+    kinds = list(dict.fromkeys((row["method"], row["batch"]) for row in stacked))
+    text = f"Measured on {found['date']} on {machine.get('processor')}, {machine.get('cores')} cores, torch "
+    text += f"{machine.get('torch')}.\n\n**Stacked members against the loop: × faster, by their number**\n\n"
+    text += table(
+        ["network", "batch each", *counts],
+        ([name, batch, *(_times(faster.get((name, batch, n))) for n in counts)] for name, batch in kinds),
+    )
+    text += "\n**The most members of each, and adapters on one base**\n\n"
+    most = [row for row in stacked if row["members"] == counts[-1]] + [r for r in rows if r["tokens"]]
+    columns = {
+        "network": "method",
+        "members": "members",
+        "batch": "batch",
+        "tokens": "tokens",
+        "loop ms": "loop ms",
+        "fleet ms": "fleet ms",
+        "× faster": "× faster",
+        "auto": "auto",
+        "share of peak": "peak share",
+        "memory MB": "peak MB",
+    }
+    text += table(list(columns), ([_rounded(row[key]) for key in columns.values()] for row in most))
+    worst = min(rows, key=lambda row: row["auto / best"])
+    behind = sum(row["auto / best"] < 0.97 for row in rows)
+    text += (
+        f"\n`auto` was within 3 % of the fastest way in {len(rows) - behind} of {len(rows)} rows, and never "
+    )
+    text += f"below {worst['auto / best']:.2f} of it ({worst['method']}, {worst['members']} members of "
+    text += f"{worst['batch']}).\n\n**Small models of a table's groups, at once against one by one**\n\n"
+    return text + table(
+        list(found["tenants"][0]), ([_rounded(v) for v in r.values()] for r in found["tenants"])
+    )
+
+
+def _times(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _rounded(value: object) -> object:
+    return float(f"{value:.3g}") if isinstance(value, float) else value
+
+
 def suites() -> str:
     """What `benchmarks/suites.py` found."""
     path = RESULTS.with_name("suites.json")
@@ -210,6 +262,7 @@ PARTS = {
     "conventions": conventions,
     "commands": commands,
     "benchmarks": benchmarks,
+    "fleets": fleets,
     "suites": suites,
 }
 
