@@ -16,9 +16,14 @@ from plait.fleet._trainee import State, Trainee
 
 #: A stack is recorded when a shape comes up a second time, so the third step is the first fast one.
 _WARM = 2
-_STEPS = 3
-#: Seconds: short steps go on for the first, as few of them say little; long ones end with the second.
-_LEAST, _MOST = 0.15, 1.0
+#: Steps of each way, taken in turns: at least so many and for so many seconds, unless they are long ones.
+_STEPS, _LEAST, _MOST = 3, 0.15, 1.0
+#: One group is timed for all of its size; alone it has the caches for itself, so it must be faster by this.
+_PART = 1.1
+#: Bytes of weights, gradients and moments up to which all ways are kept ready at once, to be timed in turns.
+_TOGETHER = 1 << 30
+
+_Way = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,15 @@ def choose(trainees: Sequence[Trainee], states: Callable[[Trainee], State], plac
     fast = "stacked" if trainees[0].member.lora is None else "adapters"
     if fast == "stacked" and not _stackable(trainees):
         return Choice("sequential", count, {})
-    seconds = {("sequential", count): _timed("sequential", trainees, states, place)}
-    for size in sorted({count, *(s for s in (4, 16) if s < count)}, reverse=True):
-        # A group of `size` stands for all: its time, as many times as there are groups.
-        seconds[fast, size] = _timed(fast, trainees[:size], states, place) * count / size
-    kind, size = min(seconds, key=lambda key: seconds[key])
+    sizes = sorted({count, *(s for s in (4, 16) if s < count)}, reverse=True)
+    ways: list[_Way] = [("sequential", count), *((fast, size) for size in sizes)]
+    held = 4 * sum(p.nbytes for t in trainees for p in states(t).parameters.values())
+    turns = [ways] if held * len(ways) <= _TOGETHER else [[way] for way in ways]
+    seconds: dict[_Way, float] = {}
+    for some in turns:
+        for (kind, size), taken in _timed(some, trainees, states, place).items():
+            seconds[kind, size] = taken * count / size * (_PART if size < count else 1)
+    kind, size = min(seconds, key=lambda way: seconds[way])
     told = {f"{kind} × {size}": round(value, 6) for (kind, size), value in seconds.items()}
     return Choice(kind, size, told)
 
@@ -53,23 +62,28 @@ def _stackable(trainees: Sequence[Trainee]) -> bool:
     return True
 
 
-def _timed(kind: str, trainees: Sequence[Trainee], states: Callable[[Trainee], State], place: Place) -> float:
-    """Seconds of a step; infinite for what a backend can't do."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            backend = make(kind, trainees, [states(t) for t in trainees], place)
-            for _ in range(_WARM if kind != "sequential" else 1):
-                _advanced(backend, trainees)
-            taken: list[float] = []
-            while not taken or sum(taken) < (_MOST if len(taken) < _STEPS else _LEAST):
-                taken.append(_advanced(backend, trainees))
-            return min(taken)
-    except InputError:
-        return math.inf
-
-
-def _advanced(backend: Backend, trainees: Sequence[Trainee]) -> float:
-    started = time.perf_counter()
-    backend.step()
-    return time.perf_counter() - started
+def _timed(
+    ways: Sequence[_Way], trainees: Sequence[Trainee], states: Callable[[Trainee], State], place: Place
+) -> dict[_Way, float]:
+    """Seconds of a step of each way's first group; infinite for what a backend can't do."""
+    ready: dict[_Way, Backend] = {}
+    for kind, size in ways:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                backend = make(kind, trainees[:size], [states(t) for t in trainees[:size]], place)
+                for _ in range(_WARM if kind != "sequential" else 1):
+                    backend.step()
+        except InputError:
+            continue
+        ready[kind, size] = backend
+    taken: dict[_Way, list[float]] = {way: [] for way in ready}
+    passed, rounds = 0.0, 0
+    while ready and passed < len(ready) * (_MOST if rounds < _STEPS else _LEAST):
+        rounds += 1
+        for way, backend in ready.items():
+            started = time.perf_counter()
+            backend.step()
+            taken[way].append(time.perf_counter() - started)
+            passed += taken[way][-1]
+    return {way: min(taken[way]) if way in taken else math.inf for way in ways}
