@@ -43,6 +43,14 @@ def test_what_is_computed_twice_is_computed_once_and_what_nobody_takes_never(x):
     assert recorded(passes, x)[0] == ["exp.default", "add.Tensor", "add.Tensor", "mul.Tensor"]
 
 
+def test_operations_that_give_several_tensors_are_simplified_too(x):
+    def passes(x: torch.Tensor) -> list[torch.Tensor]:
+        values, places = x.view(3, 4, 5).max(dim=1)
+        return [values, places, x.max(dim=1)[0].mul(1).neg()]
+
+    assert recorded(passes, x)[0].count("max.dim") == 1
+
+
 def test_no_output_is_an_input_or_another_output(x):
     _, found = recorded(lambda x: [x.view(3, 4, 5), x.exp(), x.exp()], x)
     assert len({tensor.data_ptr() for tensor in (x, *found)}) == 4

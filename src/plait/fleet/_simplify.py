@@ -7,6 +7,7 @@ the bit: a shape that comes up for the first time is not recorded, and must not 
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from typing import Any
 
@@ -48,6 +49,8 @@ def simplify(module: fx.GraphModule) -> fx.GraphModule:
 
 
 def _changes(node: Any) -> bool:
+    if node.target is operator.getitem:
+        return False
     schema = getattr(node.target, "_schema", None)
     return schema is None or bool(schema.is_mutable)
 
