@@ -16,7 +16,7 @@ from plait.fleet._trainee import State, Trainee
 
 #: A stack is recorded when a shape comes up a second time, so the third step is the first fast one.
 _WARM = 2
-#: Steps of each way, taken in turns: at least so many and for so many seconds, unless they are long ones.
+#: Steps of each way, taken in turns: so many and for so many seconds at least; of long ones, two.
 _STEPS, _LEAST, _MOST = 3, 0.15, 1.0
 #: One group is timed for all of its size; alone it has the caches for itself, so it must be faster by this.
 _PART = 1.1
@@ -79,7 +79,7 @@ def _timed(
         ready[kind, size] = backend
     taken: dict[_Way, list[float]] = {way: [] for way in ready}
     passed, rounds = 0.0, 0
-    while ready and passed < len(ready) * (_MOST if rounds < _STEPS else _LEAST):
+    while ready and (rounds < 2 or passed < len(ready) * (_MOST if rounds < _STEPS else _LEAST)):
         rounds += 1
         for way, backend in ready.items():
             started = time.perf_counter()
