@@ -63,7 +63,7 @@ def main() -> None:
     save(given.json, {"fleets": rows, "tenants": table})
 
 
-def tenants(count: int, epochs: int = 3) -> list[dict[str, Any]]:
+def tenants(count: int, epochs: int = 20) -> list[dict[str, Any]]:
     """Small models of a table's groups: all trained and asked at once, against one after another."""
     import torch
 
