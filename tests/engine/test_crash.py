@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from safetensors.torch import save_file
 import plait
 from plait.engine import _merge, _publish, _work, build_plan
 from plait.errors import InputError
+from plait.methods import Method, Sums
 from plait.recipe import build_recipe
 
 STEP = 1 if os.environ.get("PLAIT_CHAOS") else 3
@@ -294,6 +296,21 @@ def test_a_function_counts_by_what_it_closes_over():
     assert digest(torch.ones(3)) == digest(torch.ones(3))
     assert digest(torch.ones(3)) != digest(torch.zeros(3))
     assert digest({"a": [1, math.sqrt]}) != digest({"a": [1, math.exp]})
+
+
+def test_a_method_counts_by_its_stages():
+    def digest(factor):
+        method = Method(
+            "own", "own", "nobody", lambda c: c.models[0] * c.stat("whole")[0],
+            stages=lambda settings: [
+                Sums("whole", lambda c: [c.models[0]], lambda sums, settings: {"whole": [sums[0] * factor]})
+            ],
+        )  # fmt: skip
+        live = {name: {"w": torch.full((4, 4), 2.0)} for name in "ab"}
+        return build_plan(replace(build_recipe(live, method=method.combine), method=method)).digest
+
+    assert digest(1.0) == digest(1.0)
+    assert digest(1.0) != digest(2.0)
 
 
 def test_a_run_that_was_done_when_it_was_killed_needs_no_second_one(models, tmp_path, computed):

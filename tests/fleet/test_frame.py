@@ -31,7 +31,7 @@ def table(rows: int = 600, groups: int = 7, *, seed: int = 0) -> pd.DataFrame:
     return frame
 
 
-def fitted(frame: pd.DataFrame, **settings: Any) -> Fleet:
+def made(frame: pd.DataFrame, **settings: Any) -> Fleet:
     common: dict[str, Any] = {
         "by": "tenant",
         "target": "goal",
@@ -40,7 +40,11 @@ def fitted(frame: pd.DataFrame, **settings: Any) -> Fleet:
         "lr": 0.02,
         "backend": "stacked",
     }
-    return Fleet.from_frame(frame, **(common | settings)).fit()
+    return Fleet.from_frame(frame, **(common | settings))
+
+
+def fitted(frame: pd.DataFrame, **settings: Any) -> Fleet:
+    return made(frame, **settings).fit()
 
 
 def test_each_group_learns_its_own_rule_and_rows_are_routed() -> None:
@@ -148,3 +152,19 @@ def Fleet_without_table() -> Fleet:
     from plait.fleet import Member
 
     return Fleet([Member(name="a", steps=1)], task(MLP), model=lambda: MLP().double())
+
+
+def test_refit_goes_on_in_the_fleets_own_folder(tmp_path) -> None:
+    frame = table(200, 3)
+    fleet = made(frame, epochs=2, out=tmp_path).fit(quiet=True)
+    assert fleet.refit(frame, quiet=True) == []
+    changed = frame.copy()
+    changed.loc[changed["tenant"] == "t1", "goal"] += 1
+    assert fleet.refit(changed, quiet=True) == ["t1"]
+    again = made(changed, epochs=2, out=tmp_path)
+    assert set(again.fit(resume=True, quiet=True).status.values()) == {"finished"}
+    for name in fleet:
+        for key, value in fleet.state(name).parameters.items():
+            assert torch.equal(again.state(name).parameters[key], value)
+    with pytest.raises(InputError, match="a fleet was saved here"):
+        made(changed, epochs=2, out=tmp_path).fit(quiet=True)

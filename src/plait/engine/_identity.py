@@ -103,8 +103,7 @@ def _code(plan: Plan) -> str:
             source = inspect.getsourcefile(plan.method.combine)
             hasher.update(Path(source).read_bytes() if source else b"")
     elif METHODS.get(plan.method.name) is not plan.method:
-        method = plan.method
-        for part in _functions([method.combine, method.stages, method.check, method.whole]):
+        for part in _functions([plan.method.combine, plan.method.stages]):
             hasher.update(part)
     return hasher.hexdigest()
 

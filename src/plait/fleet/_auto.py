@@ -14,8 +14,8 @@ from plait.fleet._backend import Backend
 from plait.fleet._groups import Place, make
 from plait.fleet._trainee import State, Trainee
 
-#: A stack is recorded when a shape comes up a second time, so the third step is the first fast one.
-_WARM = 2
+#: A stack is recorded in its third step, so the fourth is the first fast one.
+_WARM = 3
 #: Steps of each way, taken in turns: so many and for so many seconds at least; of long ones, two.
 _STEPS, _LEAST, _MOST = 3, 0.15, 1.0
 #: One group is timed for all of its size; alone it has the caches for itself, so it must be faster by this.

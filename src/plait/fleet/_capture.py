@@ -6,14 +6,17 @@ Tracing once per shape and replaying removes what torch.func does in Python for 
 
 from __future__ import annotations
 
+import random
 from collections import OrderedDict
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
+from plait.errors import InputError
 from plait.fleet._batches import Stack
 from plait.fleet._pass import Found, Pass
 from plait.fleet._simplify import simplify
@@ -23,11 +26,37 @@ from plait.fleet._trainee import Tensors
 _KEPT = 16
 
 
+#: Passes that run as they are before any is recorded.
+_WATCHED = 2
+
+
+def _numbers(network: nn.Module) -> dict[tuple[str, str], Any]:
+    """The plain values that a network's modules hold as attributes."""
+    kinds = (int, float, str, type(None))
+    return {
+        (name, key): value
+        for name, module in network.named_modules()
+        for key, value in vars(module).items()
+        if isinstance(value, kinds)
+    }
+
+
+def _generators() -> tuple[Any, ...]:
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    return random.getstate(), kind, cast("Any", keys).tobytes(), *rest
+
+
 class Captured:
-    """Calls a pass; shapes that come up again are recorded, and replayed from then on."""
+    """Calls a pass; shapes that come up again are recorded, and replayed from then on.
+
+    A network whose forward changes numbers of its own (a counter) is never recorded: its Python code has to
+    run each time. What caches fill in the first call does not count.
+    """
 
     def __init__(self, compute: Pass) -> None:
         self.compute = compute
+        self._calls = 0
+        self._records = True
         self._seen: set[Any] = set()
         self._graphs: OrderedDict[Any, Any] = OrderedDict()
 
@@ -36,16 +65,48 @@ class Captured:
     ) -> Found:
         shapes = (stack.shared, stack.rows is None, *((n, t.shape, t.dtype) for n, t in stack.batch.items()))
         arguments = (parameters, frozen, buffers, stack.batch, stack.rows, keys)
+        if self._calls < _WATCHED:
+            self._seen.add(shapes)
+            return self._watched(parameters, frozen, buffers, stack, keys)
         if shapes not in self._graphs:
-            if shapes not in self._seen:
+            if shapes not in self._seen or not self._records:
                 self._seen.add(shapes)
                 return self.compute(parameters, frozen, buffers, stack, keys)
-            self._graphs[shapes] = self._record(stack.shared, arguments)
-            if len(self._graphs) > _KEPT:
-                self._graphs.popitem(last=False)
+            try:
+                self._graphs[shapes] = self._record(stack.shared, arguments)
+                return self._replay(shapes, arguments)
+            except Exception:  # what PyTorch can compute and can't record (fused LSTMs) is computed each time
+                self._records = False
+                self._graphs.pop(shapes, None)
+                return self.compute(parameters, frozen, buffers, stack, keys)
+        return self._replay(shapes, arguments)
+
+    def _replay(self, shapes: Any, arguments: Any) -> Found:
+        if len(self._graphs) > _KEPT:
+            self._graphs.popitem(last=False)
         graph, form = self._graphs[shapes]
         with torch.no_grad():
             return pytree.tree_unflatten(graph(*pytree.tree_leaves(arguments)), form)
+
+    def _watched(self, *arguments: Any) -> Found:
+        """A pass, with an eye on what it changes beside its results.
+
+        Raises:
+            InputError: it draws random numbers that no seed of a member decides.
+        """
+        self._calls += 1
+        network = self.compute.network
+        before, drawn = _numbers(network), _generators()
+        found = self.compute(*arguments)
+        if _generators() != drawn:
+            what = "it draws random numbers of Python or NumPy, which members would share"
+            raise InputError(
+                f"the network ({type(network).__name__}) can't be stacked: {what}",
+                hint='backend="sequential" trains it, member by member',
+            )
+        if self._calls > 1 and _numbers(network) != before:
+            self._records = False
+        return found
 
     def _record(self, shared: bool, arguments: tuple[Any, ...]) -> Any:
         leaves, given = pytree.tree_flatten(arguments)

@@ -80,6 +80,8 @@ class Fleet:
         self.choices: dict[str, Choice] = {}
         self.callbacks: list[Any] = []
         self.round = 0
+        #: The round of its last save, by this object.
+        self.saved_round: int | None = None
         self._trainees: dict[str, Trainee] = {}
         self._waiting: dict[str, Member] = {}
         self._states: dict[str, State] = {}

@@ -188,6 +188,7 @@ class Loop:
             self._saved[name] = at
         states |= {_best(name): state for name, state in fleet._kept.items()}
         place = self.store.write(fleet.round, states, self._facts(self.log.size()))
+        fleet.saved_round = fleet.round
         tell(fleet.callbacks, "on_save", fleet, place)
 
     def _facts(self, log: int) -> dict[str, Any]:
@@ -213,6 +214,8 @@ class Loop:
             if resume and self.store is None:
                 raise InputError("there is nothing to resume", hint="give the fleet's folder: out=")
             return 0
+        if not resume and self.fleet.saved_round == int(newest.name):
+            return self.store.facts(newest)["log"]  # this very fleet's: members were added or made anew since
         if not resume:
             hint = "go on with fit(resume=True), or give another folder"
             raise InputError("a fleet was saved here", where=str(self.store.folder), hint=hint)

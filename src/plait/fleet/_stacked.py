@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,7 +36,8 @@ class Stacked:
         self.device = device
         first = trainees[0]
         self._pass = Pass(trainees, device)
-        names = first.trained()
+        idle = unused(first, device)
+        names = [name for name in first.trained() if name not in idle]
         self._sizes = [{n: s.parameters[n].shape for n in s.parameters} for s in states]
         self.parameters = {n: stacked([s.parameters[n] for s in states], device) for n in names}
         self.frozen = {
@@ -124,6 +126,19 @@ class Stacked:
             ],
             step,
         )
+
+
+def unused(trainee: Trainee, device: torch.device) -> set[str]:
+    """Parameters that no loss depends on: PyTorch's optimizers leave them alone, weight decay included."""
+    network = copy.deepcopy(trainee.network).to(device).eval()
+    named = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    batch = trainee.examples.batch(range(min(2, len(trainee.examples))))
+    batch = {name: column.to(device) for name, column in batch.items()}
+    values, _ = trainee.task.loss(trainee.task.outputs(network, batch), batch)
+    if not values.requires_grad:
+        return set()
+    found = torch.autograd.grad(values.sum(), list(named.values()), allow_unused=True)
+    return {name for name, gradient in zip(named, found, strict=True) if gradient is None}
 
 
 def stacked(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
