@@ -43,11 +43,31 @@ def test_no_member() -> None:
         ({"steps": 1, "optimizer": "adamv"}, "`optimizer` is `adamv`\n  hint: did you mean `adamw`"),
         ({"steps": 1, "schedule": "cosin"}, "did you mean `cosine`"),
         ({"steps": 1, "patience": 2}, "need validations"),
+        ({"steps": 1, "batch_size": 2.5}, "`batch_size` is 2.5"),
+        ({"steps": 1, "accumulate": 1.5}, "`accumulate` is 1.5"),
+        ({"steps": "10"}, "`steps` is '10'"),
+        ({"epochs": float("inf")}, "`epochs` is inf"),
+        ({"steps": 1, "betas": 0.9}, "`betas` are 0.9"),
+        ({"steps": 1, "betas": ("a", "b")}, "`betas` are"),
+        ({"steps": 1, "clip": "x"}, "`clip` is 'x'"),
+        ({"steps": 1, "seed": "x"}, "`seed` is 'x'"),
+        ({"steps": 1, "seed": 2**70}, "`seed` is"),
+        ({"steps": 1, "optimizer": "sgd", "nesterov": True}, "`nesterov` needs a momentum"),
     ],
 )
 def test_settings_out_of_bounds(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Member(name="a", **settings)
+
+
+def test_settings_of_the_fleet(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    member = Member(name="a", steps=1)
+    refused("`log_every` is 0", member, log_every=0)
+    refused("`save_every` is -1", member, save_every=-1)
+    refused("folder is a file", member, out=tmp_path / "file")
+    refused("the device `cuda:77` can't be used", member, device="cuda:77")
+    refused("the device `nowhere` can't be used", member, device="nowhere")
 
 
 def test_members_of_different_architectures_in_one_stack() -> None:

@@ -14,11 +14,17 @@ import pytest
 import torch
 from dying import fleet, halving
 from networks import MLP, task
+from torch import nn
 
 from plait.errors import InputError
 from plait.fleet import Fleet, Member
+from plait.fleet._fingerprint import fingerprint
+from plait.fleet._store import Store, best_of
+from plait.fleet._trainee import State, Trainee
+from plait.tasks import Metric, Task, accuracy, macro_f1
 
 HERE = Path(__file__).parent
+NAMES = ["a", best_of("a"), "a=best", "../up", "..", "b/c", "ä ö"]
 
 
 @pytest.fixture(autouse=True)
@@ -144,3 +150,49 @@ except InputError as error:
     assert "the save of round 10 stays" in done.stdout
     assert [p.name for p in (tmp_path / "saves").iterdir()] == ["000000010"]
     same(fleet(tmp_path, "stacked").fit(resume=True), fleet(None, "stacked").fit())
+
+
+def test_members_names_never_leave_the_folder_or_meet_the_saves_of_others(tmp_path: Path) -> None:
+    states = {name: State({"w": torch.full((1,), float(i))}, {}) for i, name in enumerate(NAMES)}
+    place = Store(tmp_path / "out").write(1, states, {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+    assert len(list(place.glob("*.safetensors"))) == len(NAMES)
+    for i, name in enumerate(NAMES):
+        assert Store(tmp_path / "out").state(place, name).parameters["w"].item() == i
+
+
+def test_a_save_of_the_same_round_never_leaves_a_moment_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, state = Store(tmp_path), State({"w": torch.zeros(1)}, {})
+    store.write(3, {"a": state}, {})
+    rename = Path.rename
+
+    def failing(self: Path, target: Path) -> Path:
+        if self.name.startswith("."):
+            raise OSError("the disk is gone")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(InputError, match="the save of round 3 stays"):
+        store.write(3, {"a": state}, {})
+    monkeypatch.undo()
+    newest = store.newest()
+    assert newest is not None
+    assert store.state(newest, "a").parameters["w"].item() == 0
+    assert store.write(3, {"a": state}, {}) == store.newest()
+    assert [p.name for p in store.saves.iterdir()] == ["000000003"]
+
+
+def test_the_save_of_a_fleet_with_other_data_on_demand_or_another_rule_is_another() -> None:
+    def mark(values: torch.Tensor, schedule: Any, metric: Metric = accuracy()) -> str:  # noqa: B008
+        data = torch.utils.data.TensorDataset(values, torch.zeros(8, dtype=torch.long))
+        learned = Task("t", {"train": data, "validation": data}, metric=metric)
+        member = Member(name="a", steps=1, schedule=schedule)
+        return fingerprint(Trainee(member, learned, nn.Linear(3, 2), 1))
+
+    one, other = torch.zeros(8, 3), torch.ones(8, 3)
+    assert mark(one, lambda step, steps: 1.0) == mark(one, lambda step, steps: 1.0)
+    assert mark(one, lambda step, steps: 1.0) != mark(other, lambda step, steps: 1.0)
+    assert mark(one, lambda step, steps: 1.0) != mark(one, lambda step, steps: 0.5)
+    assert mark(one, "cosine") != mark(one, "cosine", macro_f1(2))

@@ -29,6 +29,33 @@ def named_tasks(tasks: Suite | Sequence[Task] | Mapping[str, Task] | Task | None
     return {task.name: task for task in (tasks.tasks if isinstance(tasks, Suite) else tasks)}
 
 
+def check_numbers(*, save_every: object, log_every: object, out: object) -> None:
+    """Nothing if a fleet's own settings make sense.
+
+    Raises:
+        InputError: a number is none, or the folder is a file.
+    """
+    for name, value, least in (("save_every", save_every, 0), ("log_every", log_every, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InputError(f"`{name}` is {value!r}", hint=f"give a whole number from {least} on")
+    if isinstance(out, str | Path) and Path(out).exists() and not Path(out).is_dir():
+        raise InputError("the fleet's folder is a file", where=str(out), hint="give a folder")
+
+
+def usable(device: str | torch.device) -> torch.device:
+    """The device, if torch can compute on it.
+
+    Raises:
+        InputError: it can't.
+    """
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found).item()
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"the device `{device}` can't be used: {_first_line(error)}") from error
+    return found
+
+
 def check_names(members: Sequence[Member], known: Sequence[str] = ()) -> None:
     """Nothing if every member has a name of its own.
 

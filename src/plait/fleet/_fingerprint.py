@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from plait.fleet._architecture import signature
 from plait.fleet._member import described
 from plait.fleet._trainee import Trainee
-from plait.tasks import Columns, Ragged, Subset, digest
+from plait.tasks import Columns, Examples, Ragged, Subset, digest
 
 
 def fingerprint(trainee: Trainee) -> str:
@@ -21,16 +25,41 @@ def fingerprint(trainee: Trainee) -> str:
 
 
 def _made(trainee: Trainee) -> str:
-    examples = trainee.examples
-    # Examples made on demand (images from files) may be slow to read through: their number has to do.
-    held = examples.whole if isinstance(examples, Subset) else examples
-    data = digest(examples) if isinstance(held, Columns | Ragged) else str(len(examples))
+    splits = trainee.task.splits
+    used = [name for name in ("train", "validation") if name in splits]
+    data = " ".join(f"{name} {_of_examples(splits[name])}" for name in used)
+    data += f" {trainee.task.metric.name}"
     settings = json.dumps(described(trainee.member), sort_keys=True, default=str)
     own: Any = signature(trainee)
     if trainee.member.lora is not None:
         base = [(n, tuple(p.shape), p.dtype) for n, p in trainee.network.named_parameters()]
-        own = (trainee.task.meet, trainee.task.loss, base)
+        own = (trainee.task.meet, trainee.task.loss, base, _of_weights(trainee.network))
     # Functions are told by their addresses too, which are others in every process.
     structure = re.sub(r" at 0x[0-9a-f]+", "", repr(own))
-    parts = [settings, data, structure]
+    schedule: Any = trainee.member.schedule
+    code = getattr(schedule, "__code__", None)
+    rule = "" if code is None else f"{code.co_code.hex()} {code.co_consts} {code.co_names}"
+    parts = [settings, data, structure, rule]
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
+
+
+def _of_examples(examples: Examples) -> str:
+    """A digest of what examples hold; of those made on demand, of their number and a few."""
+    held = examples.whole if isinstance(examples, Subset) else examples
+    if isinstance(held, Columns | Ragged):
+        return digest(examples)
+    ends = sorted({0, len(examples) // 2, len(examples) - 1})
+    return f"{len(examples)} {_of_tensors(examples.batch(ends))}"
+
+
+def _of_weights(network: nn.Module) -> str:
+    """A digest of some values of every parameter: what a base was trained to be."""
+    return _of_tensors({name: p.detach().view(-1)[:16] for name, p in network.named_parameters()})
+
+
+def _of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    found = hashlib.blake2b(digest_size=16)
+    for name, tensor in tensors.items():
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

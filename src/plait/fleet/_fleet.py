@@ -16,7 +16,17 @@ from plait.errors import InputError, nearest
 from plait.fleet._adapter import adapted
 from plait.fleet._architecture import signature
 from plait.fleet._auto import Choice, choose
-from plait.fleet._build import base_of, build, build_adapter, check_names, find_task, named_tasks, started
+from plait.fleet._build import (
+    base_of,
+    build,
+    build_adapter,
+    check_names,
+    check_numbers,
+    find_task,
+    named_tasks,
+    started,
+    usable,
+)
 from plait.fleet._export import export
 from plait.fleet._groups import BackendName, Group, Place, grouped
 from plait.fleet._loop import Loop
@@ -69,11 +79,12 @@ class Fleet:
     ) -> None:
         if model is None and isinstance(tasks, Suite):
             model = tasks.base
+        check_numbers(save_every=save_every, log_every=log_every, out=out)
         self.tasks, self.model = named_tasks(tasks), model
         self.backend: BackendName = backend
         self.out = None if out is None else Path(out)
         self.save_every, self.log_every, self.writers = save_every, log_every, list(writers)
-        self.place = Place(torch.device(device), threads or torch.get_num_threads())
+        self.place = Place(usable(device), threads or torch.get_num_threads())
         #: What was logged: records of losses and validations, in order.
         self.history: list[dict[str, Any]] = []
         #: How backends were chosen: the first of some members that are alike, and what was measured.

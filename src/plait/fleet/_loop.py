@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from torch import nn
 
@@ -19,7 +18,7 @@ from plait.fleet._fingerprint import fingerprint
 from plait.fleet._groups import Group, make, regrouped
 from plait.fleet._live import Live
 from plait.fleet._log import JsonLines
-from plait.fleet._store import Store
+from plait.fleet._store import Store, best_of, number_of
 from plait.fleet._trainee import State, Trainee
 from plait.fleet._validate import validate
 
@@ -27,11 +26,6 @@ if TYPE_CHECKING:
     from plait.fleet._fleet import Fleet
 
 _LOG = "metrics.jsonl"
-
-
-def _best(name: str) -> str:
-    """What the weights of a member's best validation are saved as; `=` is not in any other file's name."""
-    return f"{quote(name, safe=' ')}=best"
 
 
 class FleetWarning(UserWarning):
@@ -186,7 +180,7 @@ class Loop:
             at = (trainee.step, trainee.status)
             states[name] = None if self._saved.get(name) == at else fleet.state(name)
             self._saved[name] = at
-        states |= {_best(name): state for name, state in fleet._kept.items()}
+        states |= {best_of(name): state for name, state in fleet._kept.items()}
         place = self.store.write(fleet.round, states, self._facts(self.log.size()))
         fleet.saved_round = fleet.round
         tell(fleet.callbacks, "on_save", fleet, place)
@@ -214,7 +208,7 @@ class Loop:
             if resume and self.store is None:
                 raise InputError("there is nothing to resume", hint="give the fleet's folder: out=")
             return 0
-        if not resume and self.fleet.saved_round == int(newest.name):
+        if not resume and self.fleet.saved_round == number_of(newest):
             return self.store.facts(newest)["log"]  # this very fleet's: members were added or made anew since
         if not resume:
             hint = "go on with fit(resume=True), or give another folder"
@@ -226,7 +220,7 @@ class Loop:
             state = self.store.state(newest, name)
             fleet._restore(name, state, {k: v for k, v in fact.items() if k != "fingerprint"})
             self._saved[name] = (fact["step"], fact["status"])
-        fleet._kept = {name: self.store.state(newest, _best(name)) for name in facts["kept"]}
+        fleet._kept = {name: self.store.state(newest, best_of(name)) for name in facts["kept"]}
         fleet._groups = regrouped(facts["groups"], fleet._trainees)
         fleet.choices = {name: Choice(**choice) for name, choice in facts["choices"].items()}
         fleet.round = facts["round"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -108,6 +109,15 @@ class Member:
         return self.lr * factor[self.schedule]
 
 
+#: Settings that count something.
+_WHOLE = ("batch_size", "accumulate", "evaluate_every")
+
+
+def _is_number(value: object, *, whole: bool = False) -> bool:
+    kinds = numbers.Integral if whole else numbers.Real
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
 def _problems(member: Member) -> list[InputError]:
     where = f"member `{member.name}`"
     bounds: dict[str, tuple[float, float]] = {
@@ -123,16 +133,27 @@ def _problems(member: Member) -> list[InputError]:
     found = []
     for name, (low, high) in bounds.items():
         value = getattr(member, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            found.append(
-                InputError(f"`{name}` is {value!r}", where=where, hint=f"it goes from {low:g} to {high:g}")
+        whole = name in _WHOLE
+        if not _is_number(value, whole=whole) or not low <= value <= high:
+            kind = "a whole number" if whole else "a number"
+            hint = (
+                f"it is {kind} from {low:g} on" if high == math.inf else f"it goes from {low:g} to {high:g}"
             )
-    if not all(0 <= beta < 1 for beta in member.betas):
-        found.append(
-            InputError(f"`betas` are {member.betas}", where=where, hint="both lie from 0 to below 1")
-        )
-    if member.clip is not None and not member.clip > 0:
-        found.append(InputError(f"`clip` is {member.clip}", where=where, hint="give a norm above 0, or None"))
+            found.append(InputError(f"`{name}` is {value!r}", where=where, hint=hint))
+    betas: Any = member.betas
+    pair = isinstance(betas, tuple | list) and len(betas) == 2
+    if not pair or not all(_is_number(beta) and 0 <= beta < 1 for beta in betas):
+        found.append(InputError(f"`betas` are {betas!r}", where=where, hint="two numbers from 0 to below 1"))
+    if member.clip is not None and not (_is_number(member.clip) and member.clip > 0):
+        hint = "give a norm above 0, or None"
+        found.append(InputError(f"`clip` is {member.clip!r}", where=where, hint=hint))
+    if member.nesterov and not member.momentum:
+        found.append(InputError("`nesterov` needs a momentum", where=where, hint="give momentum="))
+    for name in ("seed", "data_seed"):
+        value = getattr(member, name)
+        if value is not None and not (_is_number(value, whole=True) and 0 <= value < 2**63):
+            hint = "it is a whole number from 0 on"
+            found.append(InputError(f"`{name}` is {value!r}", where=where, hint=hint))
     if (member.steps is None) == (member.epochs is None):
         found.append(InputError("give `steps` or `epochs`", where=where, hint="one of the two says how long"))
     if (member.patience is not None or member.keep == "best") and not member.evaluate_every:
@@ -140,8 +161,10 @@ def _problems(member: Member) -> list[InputError]:
         found.append(InputError(what, where=where, hint="say every how many steps: evaluate_every="))
     for name in ("steps", "epochs"):
         value = getattr(member, name)
-        if value is not None and value <= 0:
-            found.append(InputError(f"`{name}` is {value}", where=where, hint="give a number above 0"))
+        good = _is_number(value, whole=name == "steps") and 0 < value < math.inf
+        if value is not None and not good:
+            hint = f"give a {'whole ' if name == 'steps' else ''}number above 0"
+            found.append(InputError(f"`{name}` is {value!r}", where=where, hint=hint))
     choices = {
         "optimizer": ("adamw", "sgd"),
         "decay": ("all", "matrices"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,11 @@ _SAVES = "saves"
 _FACTS = "fleet.json"
 
 
+#: What a save is renamed to while another of the same round takes its place.
+_ASIDE = ".old"
+_SAVE = re.compile(rf"\d+({re.escape(_ASIDE)})?")
+
+
 class Store:
     """Where a fleet keeps what it needs to go on.
 
@@ -41,8 +47,9 @@ class Store:
         """The last whole save."""
         if not self.saves.is_dir():
             return None
-        whole = sorted(p for p in self.saves.iterdir() if p.name.isdigit() and (p / _FACTS).is_file())
-        return whole[-1] if whole else None
+        whole = [p for p in self.saves.iterdir() if _SAVE.fullmatch(p.name) and (p / _FACTS).is_file()]
+        # of two of one round, the one that was not moved aside
+        return max(whole, key=lambda p: (number_of(p), p.suffix != _ASIDE), default=None)
 
     def write(self, number: int, states: Mapping[str, State | None], facts: Mapping[str, Any]) -> Path:
         """Save; a member whose state is None has its file from the last save.
@@ -65,12 +72,14 @@ class Store:
                     _flush(path)
             (beside / _FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
             _flush(beside / _FACTS)
+            aside = place.with_name(place.name + _ASIDE)
             if place.exists():
-                shutil.rmtree(place)
+                shutil.rmtree(aside, ignore_errors=True)
+                place.rename(aside)
             beside.rename(place)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(beside, ignore_errors=True)
-            stays = f"the save of round {int(before.name)} stays" if before else "nothing is saved yet"
+            stays = f"the save of round {number_of(before)} stays" if before else "nothing is saved yet"
             hint = f"{stays}; make room, then go on with resume=True"
             raise InputError(
                 f"a save could not be written: {error}", where=str(self.folder), hint=hint
@@ -110,9 +119,20 @@ class Store:
         return state
 
 
+def best_of(name: str) -> str:
+    """What the weights of a member's best validation are saved as: no member's name has this character."""
+    return f"\0{name}"
+
+
+def number_of(save: Path) -> int:
+    """The round of a save."""
+    return int(save.name.partition(".")[0])
+
+
 def _file(name: str) -> str:
-    """A member's file: names may hold what a file's name can't."""
-    return (name if name.endswith("=best") else quote(name, safe=" ")) + ".safetensors"
+    """A member's file: names may hold what a file's name can't, and `=` is in none of these."""
+    best = "=best" if name.startswith("\0") else ""
+    return quote(name.removeprefix("\0"), safe=" ") + best + ".safetensors"
 
 
 def _flat(state: State) -> dict[str, torch.Tensor]:
