@@ -181,3 +181,20 @@ def test_auto_puts_members_that_differ_into_groups_of_their_own() -> None:
     fleet = Fleet([*narrow, *wide], task(MLP), model=double).fit()
     assert len(fleet.choices) == 2
     assert set(fleet.status.values()) == {"finished"}
+
+
+@BACKENDS
+def test_who_waits_for_a_member_that_never_trains_starts_from_its_start(backend: Any) -> None:
+    pair = [*members(1), Member(name="child", start=After("m0"), steps=2, lr=0.01)]
+    fleet = Fleet(pair, task(MLP), model=double, backend=backend)
+    fleet.drop("m0")
+    assert fleet.fit().status == {"m0": "dropped", "child": "finished"}
+
+
+@BACKENDS
+def test_training_leaves_the_callers_random_numbers_alone(backend: Any) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    Fleet(members(2, steps=3), task(MLP), model=double, backend=backend).fit()
+    assert torch.equal(torch.rand(2), expected)

@@ -230,7 +230,9 @@ class Fleet:
             InputError: the save is another fleet's, a disk is full, members can't be stacked, …
         """
         self.callbacks, self._router = list(callbacks), None
-        Loop(self, quiet=quiet).run(resume=resume)
+        cuda = self.place.device.type == "cuda"
+        with torch.random.fork_rng(devices=[self.place.device] if cuda else []):
+            Loop(self, quiet=quiet).run(resume=resume)
         return self
 
     def refit(self, frame: Any, **fit: Any) -> list[str]:

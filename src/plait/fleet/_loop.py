@@ -54,6 +54,8 @@ class Loop:
         if self.store is not None:
             self.log = JsonLines(self.store.folder / _LOG, size)
             fleet.history = self.log.records() if size else fleet.history
+        for name in [name for name, t in fleet._trainees.items() if not t.running]:
+            fleet._start_waiting(name)  # it was dropped before the first round
         if not fleet._groups:
             fleet._regroup()
         tell(fleet.callbacks, "on_start", fleet)
