@@ -60,6 +60,13 @@ def test_settings_out_of_bounds(settings: dict[str, Any], message: str) -> None:
         Member(name="a", **settings)
 
 
+def test_patience_without_validation() -> None:
+    learned = task(MLP)
+    bare = Task("bare", {"train": learned.splits["train"]}, head=learned.head)
+    member = Member(name="a", steps=4, evaluate_every=1, patience=1)
+    refused("`bare` has no split `validation`", member, tasks=bare)
+
+
 def test_settings_of_the_fleet(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     member = Member(name="a", steps=1)

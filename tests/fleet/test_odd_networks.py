@@ -52,6 +52,19 @@ class Caching(Base):
         return super().forward(x)
 
 
+class Remembering(Base):
+    """Does something else once a list is long enough."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.seen.append(1)
+        return super().forward(x) * (0.5 if len(self.seen) > 20 else 1.0)
+
+
 class Drawing(Base):
     """Draws a number that no seed of a member decides."""
 
@@ -68,7 +81,7 @@ def gap(one: Fleet, two: Fleet) -> float:
     return max(float((a[n] - b[n]).abs().max()) for a, b in pairs for n in a)
 
 
-@pytest.mark.parametrize("network", [Base, Unused, Counting, Caching])
+@pytest.mark.parametrize("network", [Base, Unused, Counting, Caching, Remembering])
 def test_stacked_equals_the_loop(network: type[nn.Module]) -> None:
     assert gap(fitted(network, "stacked"), fitted(network, "sequential")) < 1e-10
 

@@ -157,3 +157,13 @@ def test_suites_of_the_hub_say_what_cannot_be_had(name, monkeypatch):
 def test_a_suite_that_is_not_there_is_told_with_the_nearest():
     with pytest.raises(InputError, match="did you mean `glyphs`"):
         load_suite("gylphs")
+
+
+@pytest.mark.parametrize(
+    ("label", "message"), [("0.5", r"`0\.5` is no class"), ("cat", "labels are no numbers")]
+)
+def test_labels_that_are_no_classes_are_refused(tmp_path, write, label, message):
+    rows = [f"{i},{i % 2}" for i in range(9)] + [f"9,{label}"]
+    (tmp_path / "odd.csv").write_text("\n".join(["x,label", *rows]) + "\n")
+    with pytest.raises(InputError, match=message):
+        load_suite(write(HEAD + CSV.replace("t.csv", "odd.csv")))

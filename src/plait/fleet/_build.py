@@ -135,6 +135,7 @@ def build(
     )
     if not any(p.requires_grad for p in network.parameters()):
         raise InputError("no parameter is trained", where=_where(member), hint="set requires_grad of some")
+    _check_validation(member, task)
     _try(member, task, network)
     return Trainee(member, task, network, steps)
 
@@ -147,6 +148,7 @@ def build_adapter(member: Member, task: Task, base: nn.Module) -> Trainee:
     """
     trainee = Trainee(member, task, base, member.length(len(task.split("train"))))
     trainee.initial()
+    _check_validation(member, task)
     _try(member, task, headed(base, task, base))
     return trainee
 
@@ -246,6 +248,13 @@ def _try(member: Member, task: Task, network: nn.Module) -> None:
         raise InputError(
             what, where=_where(member), hint="a loss gives one value and one weight for each example"
         )
+
+
+def _check_validation(member: Member, task: Task) -> None:
+    """Nothing if the task has what `patience` and `keep` need."""
+    if (member.patience is not None or member.keep == "best") and "validation" not in task.splits:
+        what = f"`patience` and `keep` need validations, and the task `{task.name}` has no split `validation`"
+        raise InputError(what, where=_where(member), hint="give the task one, or leave them out")
 
 
 def _check_labels(member: Member, task: Task, outputs: Any) -> None:

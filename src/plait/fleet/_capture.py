@@ -7,7 +7,7 @@ Tracing once per shape and replaying removes what torch.func does in Python for 
 from __future__ import annotations
 
 import random
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import Any, cast
 
 import numpy as np
@@ -31,14 +31,27 @@ _WATCHED = 2
 
 
 def _numbers(network: nn.Module) -> dict[tuple[str, str], Any]:
-    """The plain values that a network's modules hold as attributes."""
-    kinds = (int, float, str, type(None))
+    """The values, collections and generators that a network's modules hold as attributes, as they are."""
     return {
-        (name, key): value
+        (name, key): _now(value)
         for name, module in network.named_modules()
         for key, value in vars(module).items()
-        if isinstance(value, kinds)
+        if not key.startswith("_") or not isinstance(value, dict)  # PyTorch's own tables
     }
+
+
+def _now(value: Any) -> Any:
+    if isinstance(value, int | float | str | None):
+        return value
+    if isinstance(value, list | tuple | set | deque):
+        return type(value).__name__, tuple(_now(inner) for inner in value)
+    if isinstance(value, dict):
+        return tuple((key, _now(inner)) for key, inner in value.items())
+    if isinstance(value, np.random.Generator):
+        return repr(value.bit_generator.state)
+    if isinstance(value, random.Random):
+        return value.getstate()
+    return id(value)
 
 
 def _generators() -> tuple[Any, ...]:

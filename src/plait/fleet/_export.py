@@ -33,7 +33,9 @@ def export(fleet: Fleet, folder: Path, base: str | None) -> list[Path]:
     made = []
     try:
         for name in fleet._trainees:
-            place = folder / quote(name, safe=" ")
+            # "." and ".." are the only names that quoting leaves as ways out
+            own = quote(name, safe=" ")
+            place = folder / (own.replace(".", "%2E") if own in (".", "..") else own)
             place.mkdir(parents=True, exist_ok=True)
             trainee = fleet._trainees[name]
             if trainee.member.lora is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from plait.errors import InputError, MissingExtra, raise_all
 from plait.recipe import read_yaml, validate
@@ -119,8 +119,7 @@ def _examples(
         source = [str(value) for value in table.column(task.data.source)]
     labels = {}
     if labelled and task.loss != "next_token":
-        kind = torch.int64 if task.loss == "cross_entropy" else torch.float32
-        labels["label"] = torch.as_tensor(np.asarray(table.column(task.label)), dtype=kind)
+        labels["label"] = _labels(table, task)
     if suite.reads == "images":
         return _images(table, task, suite, folder, labels)
     if suite.reads == "numbers":
@@ -129,6 +128,21 @@ def _examples(
         return Columns({**made.columns, **labels}, source)
     tokenizer = _processor("AutoTokenizer", suite, folder)
     return _texts(list(table.column(task.input)), tokenizer, suite.length, task.loss, labels, source)
+
+
+def _labels(table: Table, task: TaskDocument) -> Tensor:
+    values = np.asarray(table.column(task.label))
+    where = f"{table.where}, column `{task.label}`"
+    if values.dtype.kind not in "biuf":
+        hint = "number the classes from 0 on" if task.loss == "cross_entropy" else "give numbers"
+        raise InputError(f"its labels are no numbers, such as {values[0]!r}", where=where, hint=hint)
+    if task.loss != "cross_entropy":
+        return torch.as_tensor(values, dtype=torch.float32)
+    odd = values[values != np.floor(values)] if values.dtype.kind == "f" else values[:0]
+    if len(odd):
+        what = f"`{odd[0]}` is no class"
+        raise InputError(what, where=where, hint="classes are whole numbers from 0 on")
+    return torch.as_tensor(values, dtype=torch.int64)
 
 
 def _texts(
