@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 class PlaitError(Exception):
@@ -28,6 +28,10 @@ class InputError(PlaitError):
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
         self.what, self.where, self.hint = what, where, hint
         super().__init__(str(self))
+
+    def located(self, locate: Callable[[str | None], str]) -> InputError:
+        """The same error, found where `locate` says of where it was found so far."""
+        return InputError(self.what, where=locate(self.where), hint=self.hint)
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
@@ -58,6 +62,9 @@ class InputErrors(InputError):
     def __init__(self, problems: Sequence[InputError]) -> None:
         self.problems = list({str(p): p for p in problems}.values())
         super().__init__(f"{len(self.problems)} problems found")
+
+    def located(self, locate: Callable[[str | None], str]) -> InputError:
+        return InputErrors([problem.located(locate) for problem in self.problems])
 
     def __str__(self) -> str:
         kinds: dict[object, list[InputError]] = {}

@@ -11,7 +11,7 @@ import torch
 
 from plait.checkpoint import Checkpoint
 from plait.engine._align import matching, places
-from plait.engine._checks import check_counts, check_device, check_memory, check_names, check_whole
+from plait.engine._checks import check_counts, check_memory, check_names, check_whole
 from plait.engine._limits import RunOptions
 from plait.engine._models import Models, find_ties
 from plait.engine._modules import owners
@@ -23,6 +23,7 @@ from plait.engine._stage import Stage, open_models
 from plait.engine._vocabulary import align
 from plait.errors import InputError, noted, raise_all, together
 from plait.methods import Method
+from plait.numerics import usable_device
 from plait.recipe import (
     ModelRef,
     Recipe,
@@ -128,7 +129,7 @@ def _settled(
     """
     chosen = None
     with noted(problems):
-        check_device(options.device)
+        usable_device(options.device, hint="leave out --device")
     problems += check_names(recipe)
     with noted(problems):
         if recipe.code is not None:

@@ -7,22 +7,12 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from plait.engine._limits import memory_budget
 from plait.engine._plan import Output, Plan
 from plait.errors import InputError, raise_all, size
 from plait.methods import Method, Order, Settings
 from plait.recipe import ModelRef, Recipe, Slice
-
-
-def check_device(name: str) -> None:
-    """Raise an `InputError` unless torch can compute on the device and give back what it found."""
-    try:
-        torch.zeros(1, device=torch.device(name)).item()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
-        raise InputError(f"the device `{name}` can't be used: {reason}", hint="leave out --device") from error
 
 
 def check_counts(recipe: Recipe, method: Method) -> list[InputError]:

@@ -283,7 +283,7 @@ def _blamed(method: Method, where: str | None) -> Iterator[None]:
     except InputError as error:
         if error.where is not None or where is None:
             raise
-        raise InputError(error.what, where=where, hint=error.hint) from error
+        raise error.located(lambda _: where) from error
     except (PlaitError, OSError, MemoryError, Stopped):
         raise
     except Exception as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from plait.checkpoint import Checkpoint, LazyTensor, ReadFlat, Shape, open_model
-from plait.errors import InputError, InputErrors, raise_all
+from plait.errors import InputError, noted, raise_all
 from plait.recipe import ModelRef, Recipe
 
 if TYPE_CHECKING:
@@ -81,26 +82,26 @@ def open_models(
     for ref in refs:
         if ref in opened:
             continue
-        try:
+        with noted(problems), _placed(ref, recipe):
             if ref.nested is not None:
                 stage = stages.setdefault(id(ref.nested), Stage(ref.text, plan(ref.nested)))
                 opened[ref], staged[ref] = _staged(ref, stage), stage
             else:
                 opened[ref] = open_model(ref.live if ref.live is not None else ref.text)  # type: ignore[arg-type]
-        except InputErrors as error:
-            problems += [_placed(one, ref, recipe) for one in error.problems]
-        except InputError as error:
-            problems.append(_placed(error, ref, recipe))
     raise_all(problems)
     return opened, staged
 
 
-def _placed(error: InputError, ref: ModelRef, recipe: Recipe) -> InputError:
-    """The error of a model, with the line of the recipe that names the model."""
-    line = recipe.places.get(ref.text)
-    if line is None or ref.nested is not None:
-        return error
-    return InputError(error.what, where=f"{error.where or ref.text} ({line})", hint=error.hint)
+@contextlib.contextmanager
+def _placed(ref: ModelRef, recipe: Recipe) -> Iterator[None]:
+    """Tell with a model's errors the line of the recipe that names it."""
+    line = recipe.places.get(ref.text) if ref.nested is None else None
+    try:
+        yield
+    except InputError as error:
+        if line is None:
+            raise
+        raise error.located(lambda where: f"{where or ref.text} ({line})") from error
 
 
 def _staged(ref: ModelRef, stage: Stage) -> Checkpoint:

@@ -14,8 +14,8 @@ from plait.fleet._backend import Backend
 from plait.fleet._groups import Place, make
 from plait.fleet._trainee import State, Trainee
 
-#: A stack is recorded in its third step, so the fourth is the first fast one.
-_WARM = 3
+#: Steps before those that count: a stack is recorded in its third, so the fourth is the first fast one.
+_WARM = {"stacked": 3}
 #: Steps of each way, taken in turns: so many and for so many seconds at least; of long ones, two.
 _STEPS, _LEAST, _MOST = 3, 0.15, 1.0
 #: One group is timed for all of its size; alone it has the caches for itself, so it must be faster by this.
@@ -72,7 +72,7 @@ def _timed(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 backend = make(kind, trainees[:size], [states(t) for t in trainees[:size]], place)
-                for _ in range(_WARM if kind != "sequential" else 1):
+                for _ in range(_WARM.get(kind, 1)):
                     backend.step()
         except InputError:
             continue

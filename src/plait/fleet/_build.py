@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from plait.checkpoint import load_into, open_model
-from plait.errors import InputError, InputErrors, nearest, raise_all
+from plait.errors import InputError, nearest, raise_all
 from plait.fleet._adapter import headed
 from plait.fleet._member import After, Member
 from plait.fleet._trainee import State, Trainee
@@ -40,20 +40,6 @@ def check_numbers(*, save_every: object, log_every: object, out: object) -> None
             raise InputError(f"`{name}` is {value!r}", hint=f"give a whole number from {least} on")
     if isinstance(out, str | Path) and Path(out).exists() and not Path(out).is_dir():
         raise InputError("the fleet's folder is a file", where=str(out), hint="give a folder")
-
-
-def usable(device: str | torch.device) -> torch.device:
-    """The device, if torch can compute on it.
-
-    Raises:
-        InputError: it can't.
-    """
-    try:
-        found = torch.device(device)
-        torch.zeros(1, device=found).item()
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"the device `{device}` can't be used: {_first_line(error)}") from error
-    return found
 
 
 def check_names(members: Sequence[Member], known: Sequence[str] = ()) -> None:
@@ -201,15 +187,9 @@ def _made(member: Member, source: nn.Module | Callable[[], nn.Module] | None) ->
 def _loaded(member: Member, body: nn.Module, path: str) -> nn.Module:
     try:
         return load_into(body, open_model(path))
-    except InputErrors as error:
-        raise InputErrors([_of(member, one) for one in error.problems]) from error
     except InputError as error:
-        raise _of(member, error) from error
-
-
-def _of(member: Member, error: InputError) -> InputError:
-    where = f"{_where(member)}: {error.where}" if error.where else _where(member)
-    return InputError(error.what, where=where, hint=error.hint)
+        own = _where(member)
+        raise error.located(lambda where: f"{own}: {where}" if where else own) from error
 
 
 def _try(member: Member, task: Task, network: nn.Module) -> None:

@@ -25,7 +25,6 @@ from plait.fleet._build import (
     find_task,
     named_tasks,
     started,
-    usable,
 )
 from plait.fleet._export import export
 from plait.fleet._groups import BackendName, Group, Place, grouped
@@ -34,6 +33,7 @@ from plait.fleet._member import After, Member
 from plait.fleet._route import Router
 from plait.fleet._table import Table, from_frame, predict, refit
 from plait.fleet._trainee import State, Trainee
+from plait.numerics import usable_device
 from plait.tasks import Loss, Metric, Suite, Task
 
 
@@ -84,7 +84,7 @@ class Fleet:
         self.backend: BackendName = backend
         self.out = None if out is None else Path(out)
         self.save_every, self.log_every, self.writers = save_every, log_every, list(writers)
-        self.place = Place(usable(device), threads or torch.get_num_threads())
+        self.place = Place(usable_device(device), threads or torch.get_num_threads())
         #: What was logged: records of losses and validations, in order.
         self.history: list[dict[str, Any]] = []
         #: How backends were chosen: the first of some members that are alike, and what was measured.

@@ -1,5 +1,6 @@
 """Mathematics that several rooms share."""
 
+from plait.numerics._device import usable_device
 from plait.numerics._grid import CHUNK, Grid, grid
 from plait.numerics._kernel_cache import user_cache
 from plait.numerics._ops import (
@@ -40,6 +41,7 @@ __all__ = [
     "stream_key",
     "tanh",
     "uniform",
+    "usable_device",
     "user_cache",
     "where",
 ]
