@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from plait.errors import InputError, raise_all
+from plait.fleet._architecture import shared_columns
 from plait.fleet._calls import Calls
 from plait.fleet._lora_config import check_config
 from plait.fleet._trainee import Trainee
@@ -36,11 +37,20 @@ def check(trainees: Sequence[Trainee]) -> None:
             problems.append(
                 InputError("their tasks call the base in different ways", where=where, hint=_SEQUENTIAL)
             )
+        one, two = shared_columns(first), shared_columns(other)
+        if one != two:
+            what = f"batches hold {_told(one)} and {_told(two)}"
+            hint = f"a shared batch needs the same columns of all; {_SEQUENTIAL}"
+            problems.append(InputError(what, where=where, hint=hint))
         for name in ("optimizer", "decay", "nesterov"):
             if getattr(other.member, name) != getattr(first.member, name):
                 told = f"`{name}` is `{getattr(first.member, name)}` and `{getattr(other.member, name)}`"
                 problems.append(InputError(told, where=where, hint=_SEQUENTIAL))
     raise_all(problems + _norms(first.network))
+
+
+def _told(columns: Sequence[tuple[str, torch.dtype, int]]) -> str:
+    return ", ".join(f"`{name}` ({str(dtype).removeprefix('torch.')})" for name, dtype, _ in columns)
 
 
 def _norms(base: nn.Module) -> list[InputError]:

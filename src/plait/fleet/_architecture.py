@@ -9,6 +9,7 @@ from torch import nn
 
 from plait.errors import InputError
 from plait.fleet._trainee import Trainee
+from plait.tasks import TASK
 
 _PLAIN = (bool, int, float, str, type(None), tuple)
 
@@ -17,7 +18,8 @@ def signature(trainee: Trainee) -> tuple[Any, ...]:
     """What members of one stack have in common; equal for those that can be stacked."""
     member, task = trainee.member, trainee.task
     if member.lora is not None:
-        return ("adapters", id(trainee.network), task.meet, member.optimizer, member.decay, member.nesterov)
+        own = (task.meet, member.optimizer, member.decay, member.nesterov, shared_columns(trainee))
+        return ("adapters", id(trainee.network), *own)
     return (
         _structure(trainee),
         task.loss,
@@ -94,6 +96,11 @@ def _settings(module: nn.Module, name: str, free: set[str]) -> tuple[Any, ...]:
         if callable(value) and not isinstance(value, nn.Module)
     }
     return tuple(sorted((plain | functions).items(), key=lambda item: item[0]))
+
+
+def shared_columns(trainee: Trainee) -> tuple[Any, ...]:
+    """Columns that all members with adapters on one base must have; which task it is, one alone need not."""
+    return tuple(column for column in _columns(trainee) if column[0] != TASK)
 
 
 def _columns(trainee: Trainee) -> tuple[Any, ...]:

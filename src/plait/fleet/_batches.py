@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from plait.fleet._trainee import Trainee
-from plait.tasks import Batch, Columns, Examples, Subset
+from plait.tasks import TASK, Batch, Columns, Examples, Subset, padding
 
 #: Lengths of sequences are filled up to a multiple of this, so that few shapes come up.
 _LENGTHS = 16
@@ -63,13 +63,12 @@ def _stacked(examples: Sequence[Examples], rows: Sequence[NDArray[np.int64]]) ->
         shape = (len(rows), len(rows[0]))
         return {n: c.index_select(0, index).unflatten(0, shape) for n, c in table.columns.items()}
     batches = [e.batch(r) for e, r in zip(examples, rows, strict=True)]  # type: ignore[arg-type]
-    return {name: _filled([b[name] for b in batches], fill(examples[0], name)) for name in batches[0]}
-
-
-def fill(examples: Examples, name: str) -> int:
-    """What fills up sequences of a column."""
-    inner = examples.whole if isinstance(examples, Subset) else examples
-    return getattr(inner, "padding", {}).get(name, 0)
+    columns = {name: column for batch in reversed(batches) for name, column in batch.items()}
+    if TASK in columns:  # a member that learns one task has no column that says which
+        batches = [
+            {TASK: torch.zeros(len(r), dtype=torch.int64)} | b for b, r in zip(batches, rows, strict=True)
+        ]
+    return {n: _filled([b[n] for b in batches], padding(examples[0]).get(n, 0)) for n in columns}
 
 
 def _filled(tensors: Sequence[Tensor], value: int) -> Tensor:

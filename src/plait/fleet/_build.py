@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,18 @@ from plait.errors import InputError, nearest, raise_all
 from plait.fleet._adapter import headed
 from plait.fleet._member import After, Member
 from plait.fleet._trainee import State, Trainee
-from plait.tasks import Columns, CrossEntropy, PackedTokens, Ragged, Subset, Suite, Task, check_packing
+from plait.tasks import (
+    Columns,
+    CrossEntropy,
+    Mixed,
+    PackedTokens,
+    Ragged,
+    Subset,
+    Suite,
+    Task,
+    check_packing,
+    mixture,
+)
 
 
 def named_tasks(tasks: Suite | Sequence[Task] | Mapping[str, Task] | Task | None) -> dict[str, Task]:
@@ -78,24 +90,39 @@ def _circles(members: Sequence[Member]) -> list[InputError]:
     return []
 
 
-def find_task(member: Member, tasks: Mapping[str, Task]) -> Task:
+def find_task(member: Member, tasks: Mapping[str, Task], mixtures: dict[Any, Task]) -> Task:
     """A member's task.
 
+    Args:
+        member: its settings.
+        tasks: the fleet's, by name.
+        mixtures: those made before, so that members with one mixture share it; a new one is put there.
+
     Raises:
-        InputError: it has none, or names one that is not there.
+        InputError: it has none, or names one that is not there, or tasks that can't be mixed.
     """
     if isinstance(member.task, Task):
         return member.task
+    if isinstance(member.task, Sequence | Mapping) and not isinstance(member.task, str):
+        parts = [each if isinstance(each, Task) else _named(member, each, tasks) for each in member.task]
+        weights = list(member.task.values()) if isinstance(member.task, Mapping) else None
+        key = (*map(id, parts), *map(repr, weights or []))
+        if key not in mixtures:
+            with _located(member):
+                mixtures[key] = mixture(parts, weights)
+        return mixtures[key]
     if member.task is None:
         if len(tasks) == 1:
             return next(iter(tasks.values()))
         hint = "say task= of each member" + (": " + ", ".join(f"`{t}`" for t in tasks) if tasks else "")
         raise InputError("it has no task", where=_where(member), hint=hint)
-    if member.task not in tasks:
-        raise InputError(
-            f"there is no task `{member.task}`", where=_where(member), hint=nearest(member.task, tasks)
-        )
-    return tasks[member.task]
+    return _named(member, member.task, tasks)
+
+
+def _named(member: Member, name: str, tasks: Mapping[str, Task]) -> Task:
+    if name not in tasks:
+        raise InputError(f"there is no task `{name}`", where=_where(member), hint=nearest(name, tasks))
+    return tasks[name]
 
 
 def build(
@@ -185,21 +212,28 @@ def _made(member: Member, source: nn.Module | Callable[[], nn.Module] | None) ->
 
 
 def _loaded(member: Member, body: nn.Module, path: str) -> nn.Module:
-    try:
+    with _located(member):
         return load_into(body, open_model(path))
+
+
+@contextmanager
+def _located(member: Member) -> Iterator[None]:
+    """Errors that also say whose."""
+    try:
+        yield
     except InputError as error:
         own = _where(member)
         raise error.located(lambda where: f"{own}: {where}" if where else own) from error
 
 
 def _try(member: Member, task: Task, network: nn.Module) -> None:
-    """Two examples through the network: data, network, head and loss fit each other.
+    """A few examples through the network: data, network, head and loss fit each other.
 
     Raises:
         InputError: they don't; it says what PyTorch said.
     """
     examples = task.split("train")
-    rows = list(range(min(2, len(examples))))
+    rows = examples.one_of_each() if isinstance(examples, Mixed) else list(range(min(2, len(examples))))
     was = network.training
     network.eval()
     try:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from safetensors.torch import save_model
 from torch import nn
 
 from plait.errors import InputError
 from plait.fleet._member import described
-from plait.fleet._save_adapter import save_adapter
-from plait.tasks import Headed
+from plait.fleet._save_adapter import folder_name, save_adapter
+from plait.tasks import Headed, Heads
 
 if TYPE_CHECKING:
     from plait.fleet._fleet import Fleet
@@ -33,13 +32,13 @@ def export(fleet: Fleet, folder: Path, base: str | None) -> list[Path]:
     made = []
     try:
         for name in fleet._trainees:
-            # "." and ".." are the only names that quoting leaves as ways out
-            own = quote(name, safe=" ")
-            place = folder / (own.replace(".", "%2E") if own in (".", "..") else own)
+            place = folder / folder_name(name)
             place.mkdir(parents=True, exist_ok=True)
             trainee = fleet._trainees[name]
             if trainee.member.lora is not None:
-                save_adapter(fleet.state(name), trainee.adapter, place, base)
+                own = trainee.task.head
+                names = own.names if isinstance(own, Heads) else ()
+                save_adapter(fleet.state(name), trainee.adapter, place, base, heads=names)
             else:
                 _write(fleet[name], place)
             about: dict[str, Any] = {"member": described(trainee.member), "task": trainee.task.name}
@@ -54,7 +53,11 @@ def export(fleet: Fleet, folder: Path, base: str | None) -> list[Path]:
 
 def _write(network: nn.Module, place: Path) -> None:
     body: Any = network.body if isinstance(network, Headed) else network
-    if isinstance(network, Headed):
+    if isinstance(network, Headed) and isinstance(network.head, Heads):
+        for task, head in network.head.named():
+            (place / folder_name(task)).mkdir()
+            save_model(head, str(place / folder_name(task) / "head.safetensors"))
+    elif isinstance(network, Headed):
         save_model(network.head, str(place / "head.safetensors"))
     if hasattr(body, "save_pretrained"):
         body.save_pretrained(place)

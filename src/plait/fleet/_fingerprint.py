@@ -14,7 +14,7 @@ from torch import nn
 from plait.fleet._architecture import signature
 from plait.fleet._member import described
 from plait.fleet._trainee import Trainee
-from plait.tasks import Columns, Examples, Ragged, Subset, digest
+from plait.tasks import Examples, Subset, digest, in_memory
 
 
 def fingerprint(trainee: Trainee) -> str:
@@ -45,8 +45,7 @@ def _made(trainee: Trainee) -> str:
 
 def _of_examples(examples: Examples) -> str:
     """A digest of what examples hold; of those made on demand, of their number and a few."""
-    held = examples.whole if isinstance(examples, Subset) else examples
-    if isinstance(held, Columns | Ragged):
+    if in_memory(examples):
         return digest(examples)
     few = np.unique([0, len(examples) // 2, len(examples) - 1])
     return f"{len(examples)} {digest(Subset(examples, few))}"

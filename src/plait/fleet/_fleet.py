@@ -99,6 +99,7 @@ class Fleet:
         self._kept: dict[str, State] = {}
         self._groups: list[Group] = []
         self._bases: dict[Any, nn.Module] = {}
+        self._mixtures: dict[Any, Task] = {}
         self._table: Table | None = None
         self._router: Router | None = None
         if not members:
@@ -297,7 +298,7 @@ class Fleet:
 
     def _join(self, member: Member) -> None:
         self._waiting[member.name] = member
-        task = find_task(member, self.tasks)
+        task = find_task(member, self.tasks, self._mixtures)
         if isinstance(member.start, After):
             first = self._trainees.get(member.start.member)
             if first is None or first.running:
@@ -308,7 +309,7 @@ class Fleet:
     def _start(self, name: str) -> None:
         """A waiting member starts."""
         member = self._waiting.pop(name)
-        task, first = find_task(member, self.tasks), member.start
+        task, first = find_task(member, self.tasks, self._mixtures), member.start
         if member.lora is not None:
             trainee = build_adapter(member, task, self._base(member))
         else:

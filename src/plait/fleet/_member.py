@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +35,8 @@ class Member:
 
     Args:
         name: its own in the fleet.
-        task: what it learns; a task, or the name of one of the fleet's.
+        task: what it learns; a task, or the name of one of the fleet's. Or a mixture: several of them, or the
+            fleet's tasks' names with the share that each has of the examples.
         start: where its weights come from; the fleet's `model` if None.
         optimizer: `adamw` (Loshchilov & Hutter, arXiv:1711.05101) or `sgd`; both as in PyTorch.
         lr, weight_decay, betas, eps, momentum, nesterov: as in PyTorch.
@@ -56,7 +57,7 @@ class Member:
     """
 
     name: str
-    task: Task | str | None = None
+    task: Task | str | Sequence[Task | str] | Mapping[str, float] | None = None
     start: Start | None = None
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = 1e-3
@@ -178,13 +179,25 @@ def _problems(member: Member) -> list[InputError]:
     return found
 
 
+def _described_task(task: Any) -> Any:
+    if isinstance(task, Mapping):
+        return dict(task)
+    if isinstance(task, Task):
+        return task.name
+    return (
+        [_described_task(each) for each in task]
+        if isinstance(task, Sequence) and not isinstance(task, str)
+        else task
+    )
+
+
 def described(member: Member) -> dict[str, Any]:
     """A member's settings as plain values, for records and fingerprints."""
     plain = {}
     for entry in fields(member):
         value = getattr(member, entry.name)
-        if isinstance(value, Task):
-            value = value.name
+        if entry.name == "task":
+            value = _described_task(value)
         elif callable(value):
             value = getattr(value, "__qualname__", type(value).__name__)
         elif entry.name == "lora" and value is not None:

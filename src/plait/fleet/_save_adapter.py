@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -18,7 +20,14 @@ from plait.fleet._trainee import State
 HEAD_FILE = "head.safetensors"
 
 
-def save_adapter(state: State, adapter: Adapter, folder: str | Path, base: str | None = None) -> Path:
+def save_adapter(
+    state: State,
+    adapter: Adapter,
+    folder: str | Path,
+    base: str | None = None,
+    *,
+    heads: Sequence[str] = (),
+) -> Path:
     """Write a member's adapter.
 
     Args:
@@ -26,6 +35,7 @@ def save_adapter(state: State, adapter: Adapter, folder: str | Path, base: str |
         adapter: what its trainee says of it (`trainee.adapter`).
         folder: made if it is not there; files of the same names are replaced, each in one step.
         base: the base's path or name; what its config says if None.
+        heads: tasks of a mixture, whose heads are written into folders of their names.
 
     Returns:
         the folder.
@@ -48,7 +58,14 @@ def save_adapter(state: State, adapter: Adapter, folder: str | Path, base: str |
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _write_tensors(weights, folder / "adapter_model.safetensors")
-    if head:
+    for number, task in enumerate(heads):
+        own = {
+            n.removeprefix(f"each.{number}."): t for n, t in head.items() if n.startswith(f"each.{number}.")
+        }
+        if own:
+            (folder / folder_name(task)).mkdir(exist_ok=True)
+            _write_tensors(own, folder / folder_name(task) / HEAD_FILE)
+    if head and not heads:
         _write_tensors(head, folder / HEAD_FILE)
     config.base_model_name_or_path, config.inference_mode = str(name), True
     plain = {
@@ -56,6 +73,12 @@ def save_adapter(state: State, adapter: Adapter, folder: str | Path, base: str |
     }
     _write_text(json.dumps(plain, indent=2, sort_keys=True, default=str), folder / "adapter_config.json")
     return folder
+
+
+def folder_name(name: str) -> str:
+    """A name as that of a folder; "." and ".." are the only ones that quoting leaves as ways out."""
+    own = quote(name, safe=" ")
+    return own.replace(".", "%2E") if own in (".", "..") else own
 
 
 def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:

@@ -17,6 +17,7 @@ from plait.tasks._metrics import (
     mean_squared_error,
     perplexity,
 )
+from plait.tasks._mixture import TASK, Heads, Mixed, in_memory, mixture, padding
 from plait.tasks._packages import Debian, Hub, PyPI
 from plait.tasks._packing import check_packing
 from plait.tasks._scores import NOTE, Average, Evidence, Score, Scores, marked, read_scores
@@ -29,6 +30,7 @@ __all__ = [
     "IGNORED",
     "NOTE",
     "SPLITS",
+    "TASK",
     "Average",
     "Batch",
     "ByInput",
@@ -40,12 +42,14 @@ __all__ = [
     "Evidence",
     "Examples",
     "Headed",
+    "Heads",
     "Hub",
     "Items",
     "Loss",
     "MeanPooled",
     "Meet",
     "Metric",
+    "Mixed",
     "NextToken",
     "PackedTokens",
     "PyPI",
@@ -67,12 +71,15 @@ __all__ = [
     "evaluate",
     "evaluate_lm",
     "find",
+    "in_memory",
     "language_task",
     "load_suite",
     "macro_f1",
     "marked",
     "mean_squared_error",
+    "mixture",
     "notes",
+    "padding",
     "perplexity",
     "read_scores",
     "regressions",

@@ -15,12 +15,12 @@ from torch import nn
 
 from plait.errors import InputError, nearest
 from plait.tasks._bootstrap import draws, interval
-from plait.tasks._examples import Columns, Examples, Ragged, digest
+from plait.tasks._examples import Examples, digest
 from plait.tasks._metrics import Floats
+from plait.tasks._mixture import in_memory
 from plait.tasks._network import Model, at_rest, named_models, network, untrained, with_head
 from plait.tasks._pass import numbers
 from plait.tasks._scores import Evidence, Score, Scores
-from plait.tasks._subset import Subset
 from plait.tasks._suite import Suite
 from plait.tasks._task import SPLITS, Headed, Task
 from plait.tasks.suites import load_suite
@@ -134,8 +134,7 @@ def _table(
 
 def _fingerprint(examples: Examples) -> str:
     """A fingerprint of examples in memory; none of those that would have to be made again."""
-    held = examples.whole if isinstance(examples, Subset) else examples
-    return digest(examples) if isinstance(held, Columns | Ragged) else ""
+    return digest(examples) if in_memory(examples) else ""
 
 
 def _suite(suite: Suite | Task | str | os.PathLike[str], data: str | Path | None) -> Suite:

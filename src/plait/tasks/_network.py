@@ -14,6 +14,7 @@ from torch import nn
 
 from plait.checkpoint import Checkpoint, LazyTensor, load_into, open_checkpoint, open_model
 from plait.errors import InputError
+from plait.tasks._mixture import Heads
 from plait.tasks._task import Headed, Task
 
 #: One model: a module, a checkpoint, a state dict, or the path or hub id of a checkpoint.
@@ -139,6 +140,9 @@ def with_head(model: nn.Module, task: Task, head: Any, *, alone: bool, where: st
             another shape; the task has no head.
     """
     if isinstance(model, Headed):
+        if head is None and isinstance(model.head, Heads) and task.name in model.head.names:
+            own = model.head.of(task.name)
+            return model.body if task.head is None else Headed(model.body, own, task.meet)
         if head is None and alone:
             return model
         if head is None:
@@ -151,6 +155,8 @@ def with_head(model: nn.Module, task: Task, head: Any, *, alone: bool, where: st
         return model
     like = next((p for p in model.parameters() if p.is_floating_point()), None)
     head = head.head if isinstance(head, Headed) else head
+    if isinstance(head, Heads) and task.name in head.names:
+        head = head.of(task.name)
     chosen = copy.deepcopy(head if isinstance(head, nn.Module) else task.head)
     if head is not None and not isinstance(head, nn.Module):
         chosen = load_into(chosen, open_checkpoint(_head_file(head, task)))
