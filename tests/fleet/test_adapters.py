@@ -16,6 +16,7 @@ from lora import (
     advance,
     assert_equal,
     bert,
+    classes,
     config,
     decoders,
     encoders,
@@ -26,6 +27,7 @@ from lora import (
     states,
 )
 
+from plait.errors import InputError
 from plait.fleet import Fleet, Member
 from plait.fleet._adapters import Adapters
 from plait.fleet._sequential import Sequential
@@ -148,6 +150,43 @@ def test_members_of_any_number_and_settings_equal_peft_alone(
         for i, seed in enumerate(seeds)
     ]  # fmt: skip
     compared(gpt2(drop=drop), members, 3, 1e-11)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_layers_that_no_loss_depends_on_are_left_alone(optimizer):
+    def members(modules_to_save=None):
+        lora = [config(r=2, target_modules=t, modules_to_save=modules_to_save)
+                for t in ("all-linear", ["pooler.dense", "query"])]  # fmt: skip
+        return [
+            Member(name=f"m{i}", task=classes(i, 3, head=True), steps=9, seed=i, batch_size=2, lora=own,
+                   lr=1e-2, weight_decay=0.3, optimizer=optimizer, momentum=0.5 * (optimizer == "sgd"))
+            for i, own in enumerate(lora)
+        ]  # fmt: skip
+
+    base = bert(drop=0.0)
+    compared(base, members(), 6, 1e-10)
+    fleet = made(Adapters, base, members())
+    before, _ = states(fleet), advance(fleet, 3)
+    name = "base_model.model.pooler.dense.lora_A.weight"
+    assert all(
+        torch.equal(a.parameters[name], b.parameters[name])
+        for a, b in zip(before, states(fleet), strict=True)
+    )
+
+
+def test_saved_modules_that_no_loss_depends_on_are_left_alone():
+    base = bert(drop=0.0)
+    member = Member(name="m", task=classes(0, 3, head=True), steps=9, batch_size=2, weight_decay=0.3,
+                    lora=config(r=2, target_modules=["query"], modules_to_save=["pooler"]))  # fmt: skip
+    compared(base, [member], 6, 1e-10)
+
+
+def test_an_adapter_that_changes_no_loss_is_refused():
+    member = Member(
+        name="m", task=classes(0, 3, head=True), steps=9, lora=config(target_modules=["pooler.dense"])
+    )
+    with pytest.raises(InputError, match=r"member `m`: its loss depends on none of `pooler.dense`"):
+        Fleet([member], model=bert(), backend="adapters").fit(quiet=True)
 
 
 def test_members_that_share_batches_equal_peft_alone():

@@ -72,6 +72,113 @@ class Drawing(Base):
         return super().forward(x) * (0.0 if random.random() < 0.5 else 1.0)
 
 
+LEVEL = 1.0
+LEVELS = {"now": 1.0}
+
+
+def level() -> float:
+    return LEVEL
+
+
+class State:
+    level = 1.0
+
+
+STATE = State()
+
+
+class Globally(Base):
+    """Looks at a number outside, through a function."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * level()
+
+    @staticmethod
+    def put(value: float) -> None:
+        globals()["LEVEL"] = value
+
+
+class InTable(Base):
+    """Looks at a table outside."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * LEVELS["now"]
+
+    @staticmethod
+    def put(value: float) -> None:
+        LEVELS["now"] = value
+
+
+class InObject(Base):
+    """Looks at an object outside."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * STATE.level
+
+    @staticmethod
+    def put(value: float) -> None:
+        STATE.level = value
+
+
+class InClass(Base):
+    """Looks at its class."""
+
+    level = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.level
+
+    @staticmethod
+    def put(value: float) -> None:
+        InClass.level = value
+
+
+def enclosed() -> tuple[Any, Any]:
+    held = 1.0
+
+    def scaled(x: Tensor) -> Tensor:
+        return x * held
+
+    def put(value: float) -> None:
+        nonlocal held
+        held = value
+
+    return scaled, put
+
+
+class InClosure(Base):
+    """Looks at what a function encloses."""
+
+    scaled, put = map(staticmethod, enclosed())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scaled(super().forward(x))
+
+
+class Halving:
+    """Changes what networks look at, in the middle of training."""
+
+    def __init__(self, put: Any) -> None:
+        self.put = put
+
+    def on_round(self, fleet: Fleet, validated: Any) -> None:
+        if fleet.round == 20:
+            self.put(0.5)
+
+
+@pytest.mark.parametrize("network", [Globally, InTable, InObject, InClass, InClosure])
+def test_what_networks_see_outside_is_never_frozen(network: Any) -> None:
+    ended = []
+    for backend in ("stacked", "sequential"):
+        network.put(1.0)
+        fleet = Fleet(MEMBERS, task(MLP), model=network, backend=backend)  # type: ignore[arg-type]
+        ended.append(fleet.fit(quiet=True, callbacks=[Halving(network.put)]))
+    network.put(1.0)
+    unchanged = fitted(network, "stacked")
+    assert gap(*ended) < 1e-10
+    assert gap(ended[0], unchanged) > 1e-3
+
+
 def fitted(network: type[nn.Module], backend: Any) -> Fleet:
     return Fleet(MEMBERS, task(MLP), model=network, backend=backend).fit()
 

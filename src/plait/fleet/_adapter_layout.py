@@ -25,6 +25,7 @@ class Layout:
         saved: name of a module that members train copies of → its parameters → their stacks.
         heads: parameters of the tasks' heads → their stacks.
         modules: each member's head; None if its task has none.
+        busy: stacks that a loss depends on; the others are left as they are, as PyTorch's optimizers do.
     """
 
     stacks: Stacks
@@ -32,6 +33,7 @@ class Layout:
     saved: dict[str, dict[str, int]]
     heads: dict[str, int]
     modules: list[nn.Module | None]
+    busy: list[int]
 
 
 def lay_out(trainees: Sequence[Trainee], base: nn.Module, calls: Calls, device: torch.device) -> Layout:
@@ -59,7 +61,10 @@ def lay_out(trainees: Sequence[Trainee], base: nn.Module, calls: Calls, device: 
         saved[name] = whole(stacks, parts, f"{PREFIX}{name}.", like)
     modules = [_head(trainee, base, like) for trainee in trainees]
     heads = whole(stacks, [_shapes(own) if own else {} for own in modules], HEAD, like)
-    return Layout(stacks, made, saved, heads, modules)
+    still = {i for own in made if calls.idle.issuperset(own.layers) for i in (own.down, *own.ups)}
+    still |= {i for name, own in saved.items() if name in calls.idle for i in own.values()}
+    busy = [i for i in range(len(stacks.parameters)) if i not in still]
+    return Layout(stacks, made, saved, heads, modules, busy)
 
 
 def _head(trainee: Trainee, base: nn.Module, like: Tensor) -> nn.Module | None:

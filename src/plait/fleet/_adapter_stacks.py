@@ -32,7 +32,7 @@ class Slot:
     cut: Cut
     turned: bool = False
 
-    def of(self, stacks: Sequence[Tensor], member: int) -> Tensor:
+    def of(self, stacks: Mapping[int, Tensor], member: int) -> Tensor:
         """The tensor in stacks laid out like the parameters; a view."""
         found = stacks[self.stack][member][self.cut]
         return found.mT if self.turned else found
@@ -61,22 +61,24 @@ class Stacks:
 
     def fill(self, states: Sequence[State]) -> None:
         """Take the members' weights."""
+        held = dict(enumerate(self.parameters))
         for member, (slots, state) in enumerate(zip(self.slots, states, strict=True)):
             for name, slot in slots.items():
-                slot.of(self.parameters, member).copy_(state.parameters[name])
+                slot.of(held, member).copy_(state.parameters[name])
 
-    def restore(self, moments: Sequence[list[Tensor]], states: Sequence[State]) -> None:
-        """Take the members' moments into those of an optimizer."""
+    def restore(self, moments: Sequence[Mapping[int, Tensor]], states: Sequence[State]) -> None:
+        """Take the members' moments into those of an optimizer, by the numbers of the stacks that it has."""
         for member, (slots, state) in enumerate(zip(self.slots, states, strict=True)):
             for held, kept in zip(moments, state.moments, strict=False):
                 for name, value in kept.items():
                     slots[name].of(held, member).copy_(value)
 
-    def read(self, stacks: Sequence[Tensor], member: int) -> dict[str, Tensor]:
-        """Copies of a member's tensors in stacks laid out like the parameters."""
+    def read(self, stacks: Mapping[int, Tensor], member: int) -> dict[str, Tensor]:
+        """Copies of a member's tensors in stacks laid out like the parameters, by their numbers."""
         return {
             name: slot.of(stacks, member).detach().clone(memory_format=torch.contiguous_format)
             for name, slot in self.slots[member].items()
+            if slot.stack in stacks
         }
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from plait.errors import InputError
+from plait.fleet._adapter import headed
 from plait.fleet._adapter_check import check, check_apart, check_calls
 from plait.fleet._adapter_layout import lay_out
-from plait.fleet._adapter_pass import AdapterPass, flat
+from plait.fleet._adapter_pass import AdapterPass, flat, own_batch
 from plait.fleet._backend import Steps
 from plait.fleet._batches import Stack, gather
-from plait.fleet._calls import Calls, record
+from plait.fleet._calls import Calls, idle, record
 from plait.fleet._dropout import step_key
 from plait.fleet._resident import shell
 from plait.fleet._stacked import _fixed
@@ -59,20 +62,38 @@ class Adapters:
         if len(trainees) > 1:
             self._check_apart(example)
         self.stacks.fill(states)
+        self._busy = layout.busy
         self.optimizer = Optimizer(
             first.member.optimizer,
-            self.stacks.parameters,
-            [first.member.decay == "all" or dims > 1 for dims in self.stacks.dims],
+            [self.stacks.parameters[i] for i in self._busy],
+            [first.member.decay == "all" or self.stacks.dims[i] > 1 for i in self._busy],
             momentum=any(t.member.momentum for t in trainees),
             nesterov=first.member.nesterov,
             threads=threads,
         )
-        self.stacks.restore(self.optimizer.moments, states)
+        self.stacks.restore(self._moments(), states)
         self._fixed = _fixed(trainees)
 
     def _record(self, network: nn.Module, example: Stack) -> Calls:
-        batch = flat(example, len(self.trainees))
-        return record(network, lambda: self.trainees[0].task.meet(network, batch))
+        batch, first = flat(example, len(self.trainees)), self.trainees[0]
+        calls = record(network, lambda: first.task.meet(network, batch))
+        adapters = [t.adapter for t in self.trainees]
+        names = dict.fromkeys(name for a in adapters for name in (*a.layers, *a.saved))
+        own, whole = own_batch(example, 0), headed(network, first.task, network)
+
+        def loss() -> Tensor:
+            return first.task.loss(first.task.outputs(whole, own), own)[0].sum()
+
+        found = idle(network, list(names), loss)
+        if found.issuperset(names):
+            what = f"its loss depends on none of `{'`, `'.join(list(names)[:3])}`, where its adapter stands"
+            hint = "adapt layers whose outputs count: target_modules="
+            raise InputError(what, where=f"member `{first.member.name}`", hint=hint)
+        return replace(calls, idle=found)
+
+    def _moments(self) -> list[dict[int, Tensor]]:
+        """The optimizer's moments by the numbers of their stacks."""
+        return [dict(zip(self._busy, moment, strict=True)) for moment in self.optimizer.moments]
 
     def _check_apart(self, example: Stack) -> None:
         """At the start, every other member's loss must leave those between them alone."""
@@ -96,7 +117,7 @@ class Adapters:
         with np.errstate(divide="ignore", invalid="ignore"):
             means = losses / weights
             rates = self._rates(weights, np.isfinite(means) & running)
-            norms, taken = self.optimizer.step(self._pass.gradients, rates)
+            norms, taken = self.optimizer.step([self._pass.gradients[i] for i in self._busy], rates)
         return Steps(means, norms, taken)
 
     def _gather(self, micro_batch: int) -> Stack:
@@ -121,8 +142,8 @@ class Adapters:
     def state(self, index: int) -> State:
         """A member's state; a copy."""
         step = self.trainees[index].step
-        moments = self.optimizer.moments if step else []
-        parameters = self.stacks.read(self.stacks.parameters, index)
+        moments = self._moments() if step else []
+        parameters = self.stacks.read(dict(enumerate(self.stacks.parameters)), index)
         return State(parameters, {}, [self.stacks.read(held, index) for held in moments], step)
 
 

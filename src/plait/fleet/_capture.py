@@ -6,13 +6,11 @@ Tracing once per shape and replaying removes what torch.func does in Python for 
 
 from __future__ import annotations
 
-import random
-from collections import OrderedDict, deque
-from typing import Any, cast
+from collections import OrderedDict
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
@@ -21,6 +19,7 @@ from plait.fleet._batches import Stack
 from plait.fleet._pass import Found, Pass
 from plait.fleet._simplify import simplify
 from plait.fleet._trainee import Tensors
+from plait.fleet._watch import Surroundings, generators, numbers
 
 #: Graphs kept, one for each combination of shapes.
 _KEPT = 16
@@ -30,40 +29,12 @@ _KEPT = 16
 _WATCHED = 2
 
 
-def _numbers(network: nn.Module) -> dict[tuple[str, str], Any]:
-    """The values, collections and generators that a network's modules hold as attributes, as they are."""
-    return {
-        (name, key): _now(value)
-        for name, module in network.named_modules()
-        for key, value in vars(module).items()
-        if not key.startswith("_") or not isinstance(value, dict)  # PyTorch's own tables
-    }
-
-
-def _now(value: Any) -> Any:
-    if isinstance(value, int | float | str | None):
-        return value
-    if isinstance(value, list | tuple | set | deque):
-        return type(value).__name__, tuple(_now(inner) for inner in value)
-    if isinstance(value, dict):
-        return tuple((key, _now(inner)) for key, inner in value.items())
-    if isinstance(value, np.random.Generator):
-        return repr(value.bit_generator.state)
-    if isinstance(value, random.Random):
-        return value.getstate()
-    return id(value)
-
-
-def _generators() -> tuple[Any, ...]:
-    kind, keys, *rest = np.random.get_state(legacy=True)
-    return random.getstate(), kind, cast("Any", keys).tobytes(), *rest
-
-
 class Captured:
     """Calls a pass; shapes that come up again are recorded, and replayed from then on.
 
-    A network whose forward changes numbers of its own (a counter) is never recorded: its Python code has to
-    run each time. What caches fill in the first call does not count.
+    A network whose forward changes numbers of its own (a counter) is never recorded, and none whose
+    surroundings still change: its Python code has to run each time. What caches fill in the first call does
+    not count.
     """
 
     def __init__(self, compute: Pass) -> None:
@@ -72,6 +43,8 @@ class Captured:
         self._records = True
         self._seen: set[Any] = set()
         self._graphs: OrderedDict[Any, Any] = OrderedDict()
+        self._around = Surroundings(compute.network)
+        self._recorded: Any = None
 
     def __call__(
         self, parameters: Tensors, frozen: Tensors, buffers: Tensors, stack: Stack, keys: Tensor
@@ -81,6 +54,9 @@ class Captured:
         if self._calls < _WATCHED:
             self._seen.add(shapes)
             return self._watched(parameters, frozen, buffers, stack, keys)
+        if self._records and self._recorded != self._around.now():
+            self._records = False
+            self._graphs.clear()
         if shapes not in self._graphs:
             if shapes not in self._seen or not self._records:
                 self._seen.add(shapes)
@@ -109,15 +85,16 @@ class Captured:
         """
         self._calls += 1
         network = self.compute.network
-        before, drawn = _numbers(network), _generators()
+        before, drawn = (numbers(network), self._around.now()), generators()
         found = self.compute(*arguments)
-        if _generators() != drawn:
+        if generators() != drawn:
             what = "it draws random numbers of Python or NumPy, which members would share"
             raise InputError(
                 f"the network ({type(network).__name__}) can't be stacked: {what}",
                 hint='backend="sequential" trains it, member by member',
             )
-        if self._calls > 1 and _numbers(network) != before:
+        self._recorded = self._around.now()
+        if self._calls > 1 and (numbers(network), self._recorded) != before:
             self._records = False
         return found
 
