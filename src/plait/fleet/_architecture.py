@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from plait.errors import InputError
 from plait.fleet._trainee import Trainee
@@ -58,7 +59,8 @@ def _structure(trainee: Trainee) -> tuple[Any, ...]:
     """Types and plain settings of all modules, names, shapes and types of all tensors."""
     widths = _free(trainee)
     modules = tuple(
-        (name, type(module), _settings(module, name, widths)) for name, module in _modules(trainee)
+        (name, type_before_parametrizations(module), _settings(module, name, widths))
+        for name, module in _modules(trainee)
     )
     tensors = tuple(
         (name, tuple(t.shape[1:]) if name in widths else tuple(t.shape), t.dtype, t.requires_grad)

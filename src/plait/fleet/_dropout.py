@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from plait.fleet._multi_head import multi_head
 from plait.numerics import stream_key
 
 # Odd constants for coordinates, last dimension first: 2³² over the plastic numbers' powers.
@@ -92,14 +93,16 @@ class Dropout(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _DROPOUTS:
-            return self._dropped(
-                func, kwargs.pop("input") if "input" in kwargs else args[0], *args[1:], **kwargs
-            )
+        if func in _DROPOUTS or func in _ALPHA:
+            drop = self._dropped if func in _DROPOUTS else self._alpha
+            return drop(func, kwargs.pop("input") if "input" in kwargs else args[0], *args[1:], **kwargs)
         if func is F.scaled_dot_product_attention:
             p = kwargs.get("dropout_p", args[4] if len(args) > 4 else 0.0)
             if p or self.plain_attention:
                 return self._attention(*args, **kwargs)
+        if func is F.multi_head_attention_forward:
+            found = multi_head(self._shares, *args, **kwargs)
+            return func(*args, **kwargs) if found is None else found
         return func(*args, **kwargs)
 
     def _dropped(
@@ -116,6 +119,21 @@ class Dropout(TorchFunctionMode):
         self.calls += 1
         return torch.where(keep, x * (1 / (1 - p)), torch.zeros((), dtype=x.dtype, device=x.device))
 
+    def _alpha(
+        self, func: Any, x: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False
+    ) -> Tensor:
+        """Dropout to SELU's lowest value, then scaled and shifted so that mean and variance stay
+        (Klambauer et al., arXiv:1706.02515, section 3)."""
+        if not training or p == 0:
+            return x
+        shape = tuple(x.shape)
+        whole = shape[:2] + (1,) * (len(shape) - 2)
+        keep = self.masks(self.calls, whole if func is F.feature_alpha_dropout else shape, p)
+        self.calls += 1
+        scale = ((1 - p) * (1 + p * _LOWEST**2)) ** -0.5
+        low = torch.full((), _LOWEST, dtype=x.dtype, device=x.device)
+        return scale * (torch.where(keep, x, low) - p * _LOWEST)
+
     def _attention(
         self,
         query: Tensor,
@@ -131,17 +149,31 @@ class Dropout(TorchFunctionMode):
         if enable_gqa:
             key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
             value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
-        scores = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
         if is_causal:
-            seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-            scores = scores.masked_fill(~seen, -math.inf)
-        if attn_mask is not None:
-            bias = attn_mask.dtype == torch.bool
-            scores = scores.masked_fill(~attn_mask, -math.inf) if bias else scores + attn_mask
+            sizes = (query.shape[-2], key.shape[-2])
+            seen = torch.ones(sizes, dtype=torch.bool, device=query.device).tril()
+            attn_mask = seen if attn_mask is None else attn_mask & seen
+        return self._shares(query, key, attn_mask, dropout_p, scale) @ value
+
+    def _shares(
+        self, query: Tensor, key: Tensor, mask: Tensor | None, p: float, scale: float | None = None
+    ) -> Tensor:
+        """softmax(q·kᵀ·scale + mask), dropped; 0 for a query that sees no key, as with PyTorch's own."""
+        scores = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+        blind = None
+        if mask is not None:
+            least = torch.finfo(scores.dtype).min
+            if mask.dtype == torch.bool:
+                scores, blind = scores.masked_fill(~mask, least), ~mask.any(-1, keepdim=True)
+            else:
+                scores, blind = scores + mask.clamp(min=least), mask.amax(-1, keepdim=True) <= least
         shares = torch.softmax(scores, dim=-1)
-        return self._dropped(F.dropout, shares, dropout_p) @ value
+        return self._dropped(F.dropout, shares if blind is None else shares.masked_fill(blind, 0.0), p)
 
 
+_ALPHA = (F.alpha_dropout, F.feature_alpha_dropout)
+#: What SELU tends to, far below 0: −λα.
+_LOWEST = -1.0507009873554805 * 1.6732632423543772
 #: PyTorch's dropouts: None for those that drop entries, True for those that drop whole channels.
 _DROPOUTS: dict[Any, bool | None] = {
     F.dropout: None,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from plait.errors import InputError
+from plait.fleet._attention_masks import unconditional
 from plait.fleet._batches import Stack
 from plait.fleet._dropout import dropout
 from plait.fleet._trainee import Tensors, Trainee
@@ -69,7 +70,7 @@ class Pass:
             if id(module) in names:
                 place, kind = names[id(module)], type(module).__name__
             trace = trace.tb_next
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        said = _told(str(error))
         where = f"module `{place}` ({kind})" if place else f"the network ({kind})"
         return InputError(
             f"{where} can't be stacked: {said}", hint='backend="sequential" trains it, member by member'
@@ -95,6 +96,20 @@ class Pass:
         return values.sum(), (counts.sum(), after)
 
 
+#: What vmap says of what it can't do, and how to say it to someone who never called it.
+_WORDS = {
+    "called random operation": "it draws random numbers other than dropout's, which members would share",
+    "data-dependent control flow": "what it does depends on numbers in a tensor (`if x.all():`, `.item()`)",
+}
+
+
+def _told(said: str) -> str:
+    """An error of torch.func in a line."""
+    known = next((words for part, words in _WORDS.items() if part in said), None)
+    first = (said.strip().splitlines() or ["it raised an error"])[0]
+    return known or (first if len(first) <= 200 else first[:200].rsplit(" ", 1)[0] + " …")
+
+
 def _dim(tensor: Tensor | None) -> int | None:
     return None if tensor is None else 0
 
@@ -105,7 +120,7 @@ def widest_network(trainees: Sequence[Trainee], device: torch.device) -> tuple[n
     Returns:
         the network, and which outputs each member's head has, `(members, classes)`, if they differ.
     """
-    network = copy.deepcopy(trainees[0].network).to(device)
+    network = unconditional(copy.deepcopy(trainees[0].network).to(device))
     counts = [_outputs(t) for t in trainees]
     if len(set(counts)) == 1:
         return network, None
