@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from plait.fleet._dropout import Dropout
 from plait.fleet._resident import linear_layers
+from plait.fleet._watch import generators
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,14 @@ def record(network: nn.Module, run: Callable[[], Any]) -> Calls:
     hooks = [
         layer.register_forward_pre_hook(watching(name)) for name, layer in linear_layers(network).items()
     ]
-    before = torch.get_rng_state()
+    before, drawn = torch.get_rng_state(), generators()
     try:
         with torch.no_grad(), Dropout(masks) as mode:
             run()
     finally:
         for hook in hooks:
             hook.remove()
-    draws = not torch.equal(before, torch.get_rng_state())
+    draws = not torch.equal(before, torch.get_rng_state()) or drawn != generators()
     return Calls(tuple(calls), mode.calls > 0, draws)
 
 
