@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,20 @@ from plait.errors import InputError, nearest, raise_all
 from plait.fleet._adapter import headed
 from plait.fleet._member import After, Member
 from plait.fleet._trainee import State, Trainee
-from plait.tasks import Columns, CrossEntropy, PackedTokens, Ragged, Subset, Suite, Task, check_packing
+from plait.tasks import (
+    Columns,
+    CrossEntropy,
+    Metric,
+    PackedTokens,
+    Ragged,
+    Subset,
+    Suite,
+    Task,
+    check_packing,
+)
+
+#: More threads than any machine has use for; PyTorch can't count to the largest numbers.
+_THREADS = 4096
 
 
 def named_tasks(tasks: Suite | Sequence[Task] | Mapping[str, Task] | Task | None) -> dict[str, Task]:
@@ -29,25 +43,60 @@ def named_tasks(tasks: Suite | Sequence[Task] | Mapping[str, Task] | Task | None
     return {task.name: task for task in (tasks.tasks if isinstance(tasks, Suite) else tasks)}
 
 
-def check_numbers(*, save_every: object, log_every: object, out: object) -> None:
+def check_settings(*, save_every: object, log_every: object, threads: object, out: Any, model: Any) -> None:
     """Nothing if a fleet's own settings make sense.
 
     Raises:
-        InputError: a number is none, or the folder is a file.
+        InputError: a number is none, the folder is a file or can't be one, or the model makes none.
     """
-    for name, value, least in (("save_every", save_every, 0), ("log_every", log_every, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InputError(f"`{name}` is {value!r}", hint=f"give a whole number from {least} on")
-    if isinstance(out, str | Path) and Path(out).exists() and not Path(out).is_dir():
+    numbers = [("save_every", save_every, 0), ("log_every", log_every, 1)]
+    numbers += [] if threads is None else [("threads", threads, 1)]
+    for name, value, least in numbers:
+        most = _THREADS if name == "threads" else math.inf
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            until = f" to {most}" if name == "threads" else " on"
+            raise InputError(f"`{name}` is {value!r}", hint=f"give a whole number from {least}{until}")
+    if model is not None and not isinstance(model, nn.Module) and not callable(model):
+        hint = "give a module or a function that makes one; a checkpoint for it is a member's start="
+        raise InputError(f"`model` is {model!r}", hint=hint)
+    if out is not None and not isinstance(out, str | Path):
+        raise InputError(f"`out` is {out!r}", hint="give a folder")
+    try:
+        is_file = out is not None and Path(out).exists() and not Path(out).is_dir()
+    except OSError as error:  # a name that no folder can have
+        raise InputError(f"it can't be a folder: {error.strerror}", where=str(out)) from error
+    if is_file:
         raise InputError("the fleet's folder is a file", where=str(out), hint="give a folder")
+
+
+def check_measures(loss: Any, metric: Any, where: str | None = None) -> None:
+    """Nothing if loss and metric are what plait's are, or None.
+
+    Raises:
+        InputError: they are PyTorch's, classes, or functions that make one.
+    """
+    is_loss = not isinstance(loss, type) and callable(loss) and hasattr(loss, "pads_classes")
+    if loss is not None and not is_loss:
+        told = f"the class {loss.__name__}" if isinstance(loss, type) else f"a {type(loss).__name__}"
+        hint = (
+            "give plait.tasks.CrossEntropy(), SquaredError() or NextToken(), or one that is called like these"
+        )
+        raise InputError(f"`loss` is {told}, no loss of plait", where=where, hint=hint)
+    if metric is not None and not isinstance(metric, Metric):
+        told = getattr(metric, "__name__", None) or repr(metric)
+        hint = "give plait.tasks.accuracy(), macro_f1(), mean_squared_error() or another plait.tasks.Metric"
+        raise InputError(f"`metric` is {told}, no metric of plait", where=where, hint=hint)
 
 
 def check_names(members: Sequence[Member], known: Sequence[str] = ()) -> None:
     """Nothing if every member has a name of its own.
 
     Raises:
-        InputError: two have one name, or one starts after a member that is not there.
+        InputError: two have one name, one starts after a member that is not there, or is no member.
     """
+    for member in members:
+        if not isinstance(member, Member):
+            raise InputError(f"a {type(member).__name__} is no member", hint="give plait.Member(name=…, …)")
     names = [member.name for member in members]
     problems = [
         InputError(f"two members are called `{name}`", hint="names are what members are found by")
@@ -122,6 +171,7 @@ def build(
     if not any(p.requires_grad for p in network.parameters()):
         raise InputError("no parameter is trained", where=_where(member), hint="set requires_grad of some")
     _check_validation(member, task)
+    _check_sparse(member, network)
     _try(member, task, network)
     return Trainee(member, task, network, steps)
 
@@ -198,6 +248,7 @@ def _try(member: Member, task: Task, network: nn.Module) -> None:
     Raises:
         InputError: they don't; it says what PyTorch said.
     """
+    check_measures(task.loss, task.metric, f"{_where(member)}, task `{task.name}`")
     examples = task.split("train")
     rows = list(range(min(2, len(examples))))
     was = network.training
@@ -228,6 +279,14 @@ def _try(member: Member, task: Task, network: nn.Module) -> None:
         raise InputError(
             what, where=_where(member), hint="a loss gives one value and one weight for each example"
         )
+
+
+def _check_sparse(member: Member, network: nn.Module) -> None:
+    """Nothing if every gradient is a tensor of all its numbers, as optimizers and clipping take them."""
+    for name, module in network.named_modules():
+        if getattr(module, "sparse", False) is True and any(p.requires_grad for p in module.parameters()):
+            what = f"module `{name}` ({type(module).__name__}) has sparse gradients, which fleets don't train"
+            raise InputError(what, where=_where(member), hint="make it with sparse=False, or freeze it")
 
 
 def _check_validation(member: Member, task: Task) -> None:

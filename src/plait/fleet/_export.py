@@ -32,12 +32,12 @@ def export(fleet: Fleet, folder: Path, base: str | None) -> list[Path]:
         raise InputError("the folder is not empty", where=str(folder), hint="give another one")
     made = []
     try:
-        for name in fleet._trainees:
+        for name in fleet._roster.trainees:
             # "." and ".." are the only names that quoting leaves as ways out
             own = quote(name, safe=" ")
             place = folder / (own.replace(".", "%2E") if own in (".", "..") else own)
             place.mkdir(parents=True, exist_ok=True)
-            trainee = fleet._trainees[name]
+            trainee = fleet._roster.trainees[name]
             if trainee.member.lora is not None:
                 save_adapter(fleet.state(name), trainee.adapter, place, base)
             else:
