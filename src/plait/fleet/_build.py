@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from plait.checkpoint import load_into, open_model
-from plait.errors import InputError, nearest, raise_all
+from plait.errors import InputError, nearest
 from plait.fleet._adapter import headed
+from plait.fleet._check import check_measures
 from plait.fleet._member import After, Member
 from plait.fleet._trainee import State, Trainee
 from plait.tasks import (
     Columns,
     CrossEntropy,
-    Metric,
     PackedTokens,
     Ragged,
     Subset,
@@ -28,103 +27,24 @@ from plait.tasks import (
     check_packing,
 )
 
-#: More threads than any machine has use for; PyTorch can't count to the largest numbers.
-_THREADS = 4096
-
 
 def named_tasks(tasks: Suite | Sequence[Task] | Mapping[str, Task] | Task | None) -> dict[str, Task]:
-    """Tasks by name."""
-    if tasks is None:
-        return {}
-    if isinstance(tasks, Task):
-        return {tasks.name: tasks}
+    """Tasks by name.
+
+    Raises:
+        InputError: one is no task.
+    """
     if isinstance(tasks, Mapping):
-        return dict(tasks)
-    return {task.name: task for task in (tasks.tasks if isinstance(tasks, Suite) else tasks)}
-
-
-def check_settings(*, save_every: object, log_every: object, threads: object, out: Any, model: Any) -> None:
-    """Nothing if a fleet's own settings make sense.
-
-    Raises:
-        InputError: a number is none, the folder is a file or can't be one, or the model makes none.
-    """
-    numbers = [("save_every", save_every, 0), ("log_every", log_every, 1)]
-    numbers += [] if threads is None else [("threads", threads, 1)]
-    for name, value, least in numbers:
-        most = _THREADS if name == "threads" else math.inf
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            until = f" to {most}" if name == "threads" else " on"
-            raise InputError(f"`{name}` is {value!r}", hint=f"give a whole number from {least}{until}")
-    if model is not None and not isinstance(model, nn.Module) and not callable(model):
-        hint = "give a module or a function that makes one; a checkpoint for it is a member's start="
-        raise InputError(f"`model` is {model!r}", hint=hint)
-    if out is not None and not isinstance(out, str | Path):
-        raise InputError(f"`out` is {out!r}", hint="give a folder")
-    try:
-        is_file = out is not None and Path(out).exists() and not Path(out).is_dir()
-    except OSError as error:  # a name that no folder can have
-        raise InputError(f"it can't be a folder: {error.strerror}", where=str(out)) from error
-    if is_file:
-        raise InputError("the fleet's folder is a file", where=str(out), hint="give a folder")
-
-
-def check_measures(loss: Any, metric: Any, where: str | None = None) -> None:
-    """Nothing if loss and metric are what plait's are, or None.
-
-    Raises:
-        InputError: they are PyTorch's, classes, or functions that make one.
-    """
-    is_loss = not isinstance(loss, type) and callable(loss) and hasattr(loss, "pads_classes")
-    if loss is not None and not is_loss:
-        told = f"the class {loss.__name__}" if isinstance(loss, type) else f"a {type(loss).__name__}"
-        hint = (
-            "give plait.tasks.CrossEntropy(), SquaredError() or NextToken(), or one that is called like these"
-        )
-        raise InputError(f"`loss` is {told}, no loss of plait", where=where, hint=hint)
-    if metric is not None and not isinstance(metric, Metric):
-        told = getattr(metric, "__name__", None) or repr(metric)
-        hint = "give plait.tasks.accuracy(), macro_f1(), mean_squared_error() or another plait.tasks.Metric"
-        raise InputError(f"`metric` is {told}, no metric of plait", where=where, hint=hint)
-
-
-def check_names(members: Sequence[Member], known: Sequence[str] = ()) -> None:
-    """Nothing if every member has a name of its own.
-
-    Raises:
-        InputError: two have one name, one starts after a member that is not there, or is no member.
-    """
-    for member in members:
-        if not isinstance(member, Member):
-            raise InputError(f"a {type(member).__name__} is no member", hint="give plait.Member(name=…, …)")
-    names = [member.name for member in members]
-    problems = [
-        InputError(f"two members are called `{name}`", hint="names are what members are found by")
-        for name in dict.fromkeys(names)
-        if names.count(name) + (name in known) > 1
-    ]
-    for member in members:
-        if not member.name:
-            problems.append(InputError("a member has no name", hint="names are what members are found by"))
-        if isinstance(member.start, After) and member.start.member not in [*names, *known]:
-            hint = nearest(member.start.member, [*names, *known])
-            problems.append(
-                InputError(f"it starts after `{member.start.member}`", where=_where(member), hint=hint)
-            )
-    problems += _circles(members)
-    raise_all(problems)
-
-
-def _circles(members: Sequence[Member]) -> list[InputError]:
-    after = {m.name: m.start.member for m in members if isinstance(m.start, After)}
-    for name in after:
-        place, seen = name, {name}
-        while place in after:
-            place = after[place]
-            if place in seen:
-                return [InputError(f"member `{name}` waits for itself", hint="let one of the circle start")]
-            seen.add(place)
-    return []
+        found = dict(tasks)
+    else:
+        several = tasks.tasks if isinstance(tasks, Suite) else tasks
+        several = [] if several is None else several
+        given = list(several) if isinstance(several, Iterable) else [several]
+        found = {getattr(task, "name", ""): task for task in given}
+    for task in found.values():
+        if not isinstance(task, Task):
+            raise InputError(f"{task!r} is no task", hint="tasks= takes a suite, plait.Tasks, or name → Task")
+    return found
 
 
 def find_task(member: Member, tasks: Mapping[str, Task]) -> Task:
@@ -228,7 +148,13 @@ def _made(member: Member, source: nn.Module | Callable[[], nn.Module] | None) ->
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(member.seed)
-        made = source()
+        try:
+            made = source()
+        except InputError:
+            raise
+        except Exception as error:
+            what = f"its start could not be made: {type(error).__name__}: {_first_line(error)}"
+            raise InputError(what, where=_where(member), hint="a start is called with no argument") from error
     if not isinstance(made, nn.Module):
         raise InputError(f"its start made a {type(made).__name__}, no module", where=_where(member))
     return made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,18 @@ from torch import Tensor, nn
 
 from plait.errors import InputError
 from plait.fleet import _predict
-from plait.fleet._architecture import signature
-from plait.fleet._auto import Choice, choose
-from plait.fleet._build import check_settings, named_tasks
+from plait.fleet._auto import Choice
+from plait.fleet._build import named_tasks
+from plait.fleet._check import check_settings
 from plait.fleet._export import export
-from plait.fleet._groups import BackendName, Place, grouped
+from plait.fleet._groups import BackendName, Place
 from plait.fleet._loop import Loop
 from plait.fleet._member import Member
 from plait.fleet._predict import Names
 from plait.fleet._roster import Roster
 from plait.fleet._route import Router
 from plait.fleet._table import Table, from_frame, refit
-from plait.fleet._trainee import State, Trainee
+from plait.fleet._trainee import State
 from plait.numerics import usable_device
 from plait.tasks import Loss, Metric, Suite, Task
 
@@ -72,7 +72,14 @@ class Fleet:
     ) -> None:
         if model is None and isinstance(tasks, Suite):
             model = tasks.base
-        check_settings(save_every=save_every, log_every=log_every, threads=threads, out=out, model=model)
+        check_settings(
+            save_every=save_every,
+            log_every=log_every,
+            threads=threads,
+            out=out,
+            model=model,
+            writers=writers,
+        )
         self.tasks, self.model = named_tasks(tasks), model
         self.backend: BackendName = backend
         self.out = None if out is None else Path(out)
@@ -209,6 +216,8 @@ class Fleet:
         Raises:
             InputError: the save is another fleet's, a disk is full, members can't be stacked, …
         """
+        if not isinstance(callbacks, Iterable):
+            raise InputError(f"`callbacks` is a {type(callbacks).__name__}", hint="give a list of them")
         self.callbacks, self._router = list(callbacks), None
         cuda = self.place.device.type == "cuda"
         with _threads(self.threads) as threads:
@@ -274,25 +283,6 @@ class Fleet:
             InputError: the folder is not empty, or adapters have no base to name.
         """
         return export(self, Path(folder), base)
-
-    # ---- what the loop needs
-
-    def _regroup(self) -> None:
-        """New groups of those that run; what backends hold is kept."""
-        roster = self._roster
-        for name in [name for group in roster.groups for name in group.names]:
-            roster.states[name] = roster.state(name)
-        roster.groups = grouped(roster.running, self.backend, self._choose)
-
-    def _choose(self, alike: Sequence[Trainee]) -> tuple[str, int]:
-        """How members that are alike are trained; measured once for each kind."""
-        roster, own = self._roster, signature(alike[0])
-        for name, choice in self.choices.items():
-            if signature(roster.trainees[name]) == own:
-                return choice.kind, choice.size
-        choice = choose(alike, lambda trainee: roster.state(trainee.member.name), self.place)
-        self.choices[alike[0].member.name] = choice
-        return choice.kind, choice.size
 
 
 @contextlib.contextmanager

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from plait.errors import InputError
 from plait.fleet._adapter import put
+from plait.fleet._architecture import signature
+from plait.fleet._auto import choose
 from plait.fleet._callbacks import tell
 from plait.fleet._facts import Facts, GroupFacts, Progress
 from plait.fleet._fingerprint import fingerprint
-from plait.fleet._groups import Group, make, regrouped
+from plait.fleet._groups import Group, grouped, make, regrouped
 from plait.fleet._live import Live
 from plait.fleet._log import JsonLines
 from plait.fleet._roster import FleetWarning
@@ -53,7 +55,7 @@ class Loop:
         for name in [name for name, t in self.roster.trainees.items() if not t.running]:
             self.roster.start_after(name)  # it was dropped before the first round
         if not self.roster.groups:
-            fleet._regroup()
+            self._regroup()
         tell(fleet.callbacks, "on_start", fleet)
         try:
             with Live(fleet, quiet=self.quiet) as live:
@@ -83,7 +85,24 @@ class Loop:
         grouped = {name for group in self.roster.groups for name in group.names}
         joined = any(t.running and n not in grouped for n, t in self.roster.trainees.items())
         if joined or any(group.sparse for group in self.roster.groups):
-            fleet._regroup()
+            self._regroup()
+
+    def _regroup(self) -> None:
+        """New groups of those that run; what backends hold is kept."""
+        roster = self.roster
+        for name in [name for group in roster.groups for name in group.names]:
+            roster.states[name] = roster.state(name)
+        roster.groups = grouped(roster.running, self.fleet.backend, self._choose)
+
+    def _choose(self, alike: Sequence[Trainee]) -> tuple[str, int]:
+        """How members that are alike are trained; measured once for each kind."""
+        fleet, roster, own = self.fleet, self.roster, signature(alike[0])
+        for name, choice in fleet.choices.items():
+            if signature(roster.trainees[name]) == own:
+                return choice.kind, choice.size
+        choice = choose(alike, lambda trainee: roster.state(trainee.member.name), fleet.place)
+        fleet.choices[alike[0].member.name] = choice
+        return choice.kind, choice.size
 
     def _step(self, group: Group, validated: list[dict[str, Any]]) -> None:
         fleet = self.fleet
@@ -225,7 +244,7 @@ class Loop:
             if fact:
                 callback.restore(fact)
         if any(trainee.member.name not in facts.members for trainee in roster.running):
-            fleet._regroup()
+            self._regroup()
         return facts.log
 
     def _check(self, facts: Facts) -> None:

@@ -212,12 +212,12 @@ def _factor(member: Member, step: int, steps: int) -> float:
     where, hint = f"member `{member.name}`", "it is a function of (step, steps) that gives a factor from 0 on"
     try:
         given: Any = member.schedule(step, steps)
-        factor = float(given)
+        factor = math.nan if isinstance(given, str | bytes) else float(given)
     except Exception as error:
         what = f"its schedule can't be used at step {step} of {steps}: {type(error).__name__}: {error}"
         raise InputError(what, where=where, hint=hint) from error
     if not 0 <= factor <= _LARGE:
-        raise InputError(f"its schedule gives {factor} at step {step} of {steps}", where=where, hint=hint)
+        raise InputError(f"its schedule gives {given!r} at step {step} of {steps}", where=where, hint=hint)
     return factor
 
 

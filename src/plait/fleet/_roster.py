@@ -12,7 +12,8 @@ from torch import nn
 
 from plait.errors import InputError, nearest
 from plait.fleet._adapter import adapted
-from plait.fleet._build import base_of, build, build_adapter, check_names, find_task, started
+from plait.fleet._build import base_of, build, build_adapter, find_task, started
+from plait.fleet._check import check_names
 from plait.fleet._facts import Progress
 from plait.fleet._groups import Group
 from plait.fleet._member import After, Member

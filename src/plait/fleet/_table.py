@@ -11,7 +11,7 @@ from torch import nn
 
 from plait.errors import InputError, nearest
 from plait.fleet import _frame as frames
-from plait.fleet._build import check_measures
+from plait.fleet._check import check_measures
 from plait.fleet._member import Member
 from plait.tasks import CrossEntropy, Loss, Metric, Task
 
