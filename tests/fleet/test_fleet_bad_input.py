@@ -92,8 +92,8 @@ def test_a_schedule_that_gives_no_number_later(backend: Any, later: Any) -> None
 
 @pytest.mark.parametrize("backend", ["sequential", "stacked"])
 def test_the_highest_learning_rate_ends_its_member_alone(backend: Any) -> None:
-    x, y = torch.randn(40, 12), torch.randn(40, 3)
-    learned = Task("t", {"train": (x, y)}, loss=SquaredError(), metric=mean_squared_error())
+    splits: Any = {"train": (torch.randn(40, 12), torch.randn(40, 3))}
+    learned = Task("t", splits, loss=SquaredError(), metric=mean_squared_error())
     own = [
         Member(name=n, steps=60, lr=lr, weight_decay=decay, optimizer="sgd", momentum=0.9)
         for n, lr, decay in (("high", 1e9, 1e9), ("low", 1e-3, 0))

@@ -202,7 +202,7 @@ def test_columns_may_be_numbers_and_a_frame_a_dict() -> None:
     numbered = frame.set_axis(range(5), axis=1)
     found = fitted(numbered, by=3, target=4, features=[0, 1, 2], epochs=2)
     np.testing.assert_array_equal(found.predict(numbered), wanted)
-    plain = {name: frame[name].tolist() for name in frame}
+    plain: Any = {name: frame[name].tolist() for name in frame}
     np.testing.assert_array_equal(fitted(plain, epochs=2).predict(plain), wanted)
     assert made(frame, features="x", model=lambda: nn.Linear(1, 1)).members == fitted(frame, epochs=1).members
 

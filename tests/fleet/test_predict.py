@@ -84,10 +84,18 @@ def test_rows_that_do_not_fit(fleet: Fleet, rows: Any, message: str) -> None:
 def test_names_are_taken_as_they_are_written(fleet: Fleet) -> None:
     rows = np.random.default_rng(0).normal(size=(3, 12))
     wanted = fleet.outputs(rows, member=["1", "3", "1"])
-    for given in ([1, 3, 1], np.array([1, 3, 1]), torch.tensor([1, 3, 1]), pd.Series([1, 3, 1]), iter("131")):
+    each: list[Any] = [
+        [1, 3, 1],
+        np.array([1, 3, 1]),
+        torch.tensor([1, 3, 1]),
+        pd.Series([1, 3, 1]),
+        iter("131"),
+    ]
+    for given in each:
         assert torch.equal(fleet.outputs(rows, member=given), wanted)
     one = fleet.outputs(rows, member="3")
-    for given in (3, np.int64(3), np.array(3), np.array(["3"] * 3)):
+    single: list[Any] = [3, np.int64(3), np.array(3), np.array(["3"] * 3)]
+    for given in single:
         assert torch.equal(fleet.outputs(rows, member=given), one)
 
 
@@ -148,12 +156,8 @@ def test_rows_with_fractions_where_ids_were_learned() -> None:
 
 
 def test_classes_and_numbers_are_not_mixed() -> None:
-    numbers = Task(
-        "numbers",
-        {"train": (torch.randn(9, 12).double(), torch.randn(9, 3))},
-        loss=SquaredError(),
-        metric=mean_squared_error(),
-    )
+    splits: Any = {"train": (torch.randn(9, 12).double(), torch.randn(9, 3))}
+    numbers = Task("numbers", splits, loss=SquaredError(), metric=mean_squared_error())
     own = [Member(name="a", task=task(MLP), steps=1), Member(name="b", task=numbers, steps=1)]
     fleet = Fleet(own, model=double).fit()
     with pytest.raises(InputError, match="member `a` predicts classes and `b` numbers"):

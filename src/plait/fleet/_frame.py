@@ -98,8 +98,8 @@ def _values(frame: Frame, name: str) -> NDArray[Any]:
         raise InputError(f"the frame has no column `{name}`", hint=nearest(name, frame))
     try:
         found = np.asarray(frame[name])
-        if found.dtype.kind == "U" and not all(isinstance(value, str) for value in frame[name]):
-            found = np.asarray(frame[name], dtype=object)  # NumPy makes words of numbers among them
+        if found.dtype.kind == "U" and isinstance(frame[name], list | tuple):
+            found = np.asarray(frame[name], dtype=object)  # NumPy makes words of numbers among words
     except (TypeError, ValueError) as error:
         raise InputError(f"column `{name}` can't be read: {error}") from error
     if found.ndim != 1:
