@@ -149,3 +149,14 @@ def test_an_adapter_is_saved_with_the_name_of_its_base_and_its_own_weights(tmp_p
     with pytest.raises(InputError, match="not this adapter's weights"):
         save_adapter(fleet.state(0), two.adapter, tmp_path / "out", "base")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("targets", "excluded"),
+    [(["q_proj"], ["q_proj"]), ("all-linear", "model.*"), (r".*q_proj", r".*\.[01]\..*")],
+)
+def test_exclusions_that_leave_no_target(targets, excluded):
+    with pytest.raises(InputError, match=r"member `a`: `exclude_modules` .* leaves out every layer"):
+        Fleet([member(target_modules=targets, exclude_modules=excluded)], model=llama(), backend="adapters")
+    with pytest.raises(InputError, match="LoRA target `nothing` matches no layer"):
+        Fleet([member(target_modules="nothing", exclude_modules=excluded)], model=llama(), backend="adapters")

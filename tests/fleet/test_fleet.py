@@ -118,7 +118,7 @@ def test_patience_stops_a_member_and_keep_gives_its_best_weights(backend: Any) -
     fleet = Fleet(own, learned, model=double, backend=backend).fit()
     for name in fleet:
         values = [r["value"] for r in fleet.history if r["member"] == name and "value" in r]
-        trainee = fleet._trainees[name]
+        trainee = fleet._roster.trainees[name]
         assert trainee.best == max(values)
         if fleet.status[name] == "stopped":
             assert values.index(max(values)) == len(values) - 1 - 4
@@ -198,3 +198,20 @@ def test_training_leaves_the_callers_random_numbers_alone(backend: Any) -> None:
     torch.manual_seed(3)
     Fleet(members(2, steps=3), task(MLP), model=double, backend=backend).fit()
     assert torch.equal(torch.rand(2), expected)
+
+
+@BACKENDS
+def test_a_fleets_threads_are_the_processs_while_it_trains(backend: Any) -> None:
+    seen = []
+    look = At(1, lambda f: seen.append((torch.get_num_threads(), f.place.threads)))
+    Fleet(members(2, steps=1), task(MLP), model=double, backend=backend, threads=2).fit(callbacks=[look])
+    assert torch.get_num_threads() == 1
+    Fleet(members(2, steps=1), task(MLP), model=double, backend=backend).fit(callbacks=[look])
+    assert seen == [(2, 2), (1, 1)]
+
+    def broken(fleet: Fleet) -> None:
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        Fleet(members(2), task(MLP), model=double, threads=2).fit(callbacks=[At(1, broken)])
+    assert torch.get_num_threads() == 1

@@ -11,8 +11,8 @@ from networks import CNN, MLP, labelled, task
 from torch import nn
 
 from plait.errors import InputError
-from plait.fleet import After, Fleet, Member
-from plait.tasks import Columns, CrossEntropy, SquaredError, Task
+from plait.fleet import After, Fleet, FleetWarning, Member, SuccessiveHalving
+from plait.tasks import Columns, CrossEntropy, SquaredError, Task, accuracy, mean_squared_error
 
 
 def refused(message: str, *members: Member, **kwargs: Any) -> None:
@@ -53,11 +53,91 @@ def test_no_member() -> None:
         ({"steps": 1, "seed": "x"}, "`seed` is 'x'"),
         ({"steps": 1, "seed": 2**70}, "`seed` is"),
         ({"steps": 1, "optimizer": "sgd", "nesterov": True}, "`nesterov` needs a momentum"),
+        ({"steps": 1, "task": 5}, "member `a`: `task` is 5"),
+        ({"steps": 1, "start": 5}, "member `a`: `start` is 5"),
+        ({"steps": 1, "lr": 1e38}, "`lr` is 1e\\+38\n  hint: it is a number from 0 to 1e\\+09"),
+        ({"steps": 1, "weight_decay": 1e38}, "`weight_decay` is 1e\\+38"),
+        ({"steps": 1, "warmup": float("inf")}, "`warmup` is inf"),
+        ({"epochs": 1e308}, "`epochs` is 1e\\+308"),
+        ({"steps": 1, "evaluate_every": 1, "patience": -1}, "`patience` is -1"),
+        ({"steps": 1, "evaluate_every": 1, "patience": float("nan")}, "`patience` is nan"),
+        ({"steps": 1, "evaluate_every": 1, "patience": 1.5}, "`patience` is 1.5"),
+        ({"steps": 1, "evaluate_every": float("nan")}, "`evaluate_every` is nan"),
+        ({"steps": 1, "drop_last": "no"}, "`drop_last` is 'no'"),
+        ({"steps": 1, "schedule": lambda step: 1.0}, "member `a`: its schedule can't be used at step 0 of 1"),
+        ({"steps": 1, "schedule": lambda step, steps: None}, "can't be used at step 0 of 1: TypeError"),
+        ({"steps": 1, "schedule": lambda step, steps: step / 0}, "ZeroDivisionError"),
+        ({"steps": 1, "schedule": lambda step, steps: float("nan")}, "its schedule gives nan at step 0 of 1"),
+        ({"epochs": 1, "schedule": lambda step, steps: -1}, "its schedule gives -1 at step 0 of 1"),
+        ({"steps": 1, "schedule": lambda step, steps: "1"}, "its schedule gives '1' at step 0 of 1"),
     ],
 )
 def test_settings_out_of_bounds(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Member(name="a", **settings)
+
+
+@pytest.mark.parametrize("name", [5, None, "a\0b"])
+def test_a_name_that_is_none(name: Any) -> None:
+    with pytest.raises(InputError, match="`name` is "):
+        Member(name=name, steps=1)
+
+
+@pytest.mark.parametrize("backend", ["sequential", "stacked"])
+@pytest.mark.parametrize("later", [None, float("nan")])
+def test_a_schedule_that_gives_no_number_later(backend: Any, later: Any) -> None:
+    member = Member(name="a", steps=4, schedule=lambda step, steps: 1.0 if step < 2 else later)
+    refused("member `a`: its schedule .* step 2 of 4", member, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["sequential", "stacked"])
+def test_the_highest_learning_rate_ends_its_member_alone(backend: Any) -> None:
+    splits: Any = {"train": (torch.randn(40, 12), torch.randn(40, 3))}
+    learned = Task("t", splits, loss=SquaredError(), metric=mean_squared_error())
+    own = [
+        Member(name=n, steps=60, lr=lr, weight_decay=decay, optimizer="sgd", momentum=0.9)
+        for n, lr, decay in (("high", 1e9, 1e9), ("low", 1e-3, 0))
+    ]
+    fleet = Fleet(own, learned, model=MLP, backend=backend)
+    with pytest.warns(FleetWarning, match="member `high` failed"):
+        fleet.fit()
+    assert fleet.status == {"high": "failed", "low": "finished"}
+
+
+class Sparse(nn.Module):
+    def __init__(self, kind: type[nn.Module] = nn.Embedding, frozen: bool = False) -> None:
+        super().__init__()
+        self.inner = nn.ModuleDict({"table": kind(5, 12, sparse=True)})  # type: ignore[call-arg]
+        self.inner.requires_grad_(not frozen)
+        self.last = nn.Linear(12, 3)
+        self.double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = self.inner["table"](x.long().clamp(0, 4))
+        return self.last(found.mean(1) if found.dim() > 2 else found)
+
+
+@pytest.mark.parametrize("backend", ["sequential", "stacked"])
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_sparse_gradients(backend: Any, kind: Any) -> None:
+    message = rf"member `a`: module `inner.table` \({kind.__name__}\) has sparse gradients"
+    refused(message, Member(name="a", steps=1), model=lambda: Sparse(kind), backend=backend)
+
+
+def test_a_sparse_layer_may_be_frozen() -> None:
+    fleet = Fleet([Member(name="a", steps=1)], task(MLP), model=lambda: Sparse(frozen=True))
+    assert fleet.fit().status == {"a": "finished"}
+
+
+def test_losses_and_metrics_of_others() -> None:
+    learned = task(MLP)
+    for wrong in (nn.CrossEntropyLoss(), CrossEntropy, nn.functional.cross_entropy):
+        foreign = Task("t", learned.splits, loss=wrong)  # type: ignore[arg-type]
+        refused(
+            "task `t`: `loss` is .*no loss of plait\n.*CrossEntropy", Member(name="a", steps=1, task=foreign)
+        )
+    foreign = Task("t", learned.splits, metric=accuracy)  # type: ignore[arg-type]
+    refused("task `t`: `metric` is accuracy, no metric of plait", Member(name="a", steps=1, task=foreign))
 
 
 def test_patience_without_validation() -> None:
@@ -75,6 +155,18 @@ def test_settings_of_the_fleet(tmp_path) -> None:
     refused("folder is a file", member, out=tmp_path / "file")
     refused("the device `cuda:77` can't be used", member, device="cuda:77")
     refused("the device `nowhere` can't be used", member, device="nowhere")
+    for model in ("x", 5):
+        refused(f"`model` is {model!r}", member, model=model)
+    refused("its start could not be made: TypeError", member, model=nn.Linear)
+    for threads in (0, -1, 1.5, "x", 10**12):
+        refused(f"`threads` is {threads!r}", member, threads=threads)
+    for tasks in (5, [5], {"a": 5}):
+        refused("5 is no task", member, tasks=tasks)
+    refused("5 is no writer", member, writers=[5])
+    refused("`writers` is a int", member, writers=5)
+    single: Any = SuccessiveHalving(rungs=[1])
+    with pytest.raises(InputError, match="`callbacks` is a SuccessiveHalving"):
+        Fleet([member], task(MLP), model=lambda: MLP().double()).fit(callbacks=single)
 
 
 def test_members_of_different_architectures_in_one_stack() -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from plait.errors import InputError
 from plait.fleet import Fleet
+from plait.tasks import SquaredError
 
 
 def net(outputs: int = 1) -> nn.Module:
@@ -131,6 +132,116 @@ def test_several_columns_name_a_group() -> None:
 def test_tables_that_cannot_be_learned_from(change: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         fitted(change(table()))
+
+
+def words(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table whose target is a word."""
+    return frame.assign(goal=np.where(frame["goal"] > 0, "yes", "no"))
+
+
+TWO: dict[str, Any] = {"model": lambda: net(2), "epochs": 1}
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+@pytest.mark.parametrize("column", ["goal", "tenant", "x"])
+def test_values_that_are_missing_are_counted(column: str, missing: Any) -> None:
+    frame = words(table(60, 3)).astype({column: object})
+    frame.loc[[1, 4], column] = missing
+    with pytest.raises(InputError, match=f"column `{column}` has no value in 2 of 60 rows"):
+        made(frame, **TWO)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lrr": 1}, "members have no setting `lrr`\n  hint: did you mean `lr`"),
+        ({"name": "a"}, "`name` is each group's own"),
+        ({"features": ["x", "goal"]}, "`features` has the target `goal`"),
+        ({"by": "goal"}, "`by` has the target `goal`"),
+        ({"by": []}, "`by` names no column"),
+        ({"features": []}, "no column to learn from"),
+        ({"features": ["x", "x"]}, "`features` names a column twice"),
+        (
+            {"loss": nn.MSELoss()},
+            "`loss` is a MSELoss, no loss of plait\n.*plait.tasks.CrossEntropy",
+        ),
+        ({"loss": SquaredError}, "`loss` is the class SquaredError"),
+        ({"metric": "r2"}, "`metric` is 'r2', no metric of plait\n.*mean_squared_error"),
+        ({"validation": "x"}, "`validation` is 'x'"),
+        ({"model": "x"}, "`model` is 'x'"),
+    ],
+)
+def test_settings_of_a_table_that_cannot_be(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        made(table(60, 3), **settings)
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (pd.concat([table(9, 2), table(9, 2)[["x"]]], axis=1), "the frame has two columns `x`"),
+        (table(9, 2).assign(**{"1": 0.0}).rename(columns={"x": 1}), "the frame has two columns `1`"),
+        ([1, 2], "a list is no table"),
+        (None, "a NoneType is no table"),
+        ({"x": [1.0], "tenant": ["a", "b"], "goal": [1.0, 2.0]}, "unequal length: `x` 1, `tenant` 2"),
+        ({"x": 1.0, "tenant": ["a"], "goal": [1.0]}, "column `x` is a float"),
+        ({"x": [[1.0]], "tenant": ["a"], "goal": [1.0]}, "column `x` has 2 dimensions"),
+        ({"x": [1e300], "tenant": ["a"], "goal": [1.0]}, r"column `x` is 1e\+300 in row 0"),
+        ({"x": [1.0, 2.0], "tenant": ["a", "a"], "goal": ["a", 5]}, "values of several kinds: int, str"),
+        (pd.DataFrame({"x": [1, 2], "tenant": "a", "goal": ["a", 5]}), "values of several kinds: int, str"),
+    ],
+)
+def test_frames_that_are_none(frame: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        made(frame)
+
+
+def test_columns_may_be_numbers_and_a_frame_a_dict() -> None:
+    frame = table(60, 3)
+    wanted = fitted(frame, epochs=2).predict(frame)
+    numbered = frame.set_axis(range(5), axis=1)
+    found = fitted(numbered, by=3, target=4, features=[0, 1, 2], epochs=2)
+    np.testing.assert_array_equal(found.predict(numbered), wanted)
+    plain: Any = {name: frame[name].tolist() for name in frame}
+    np.testing.assert_array_equal(fitted(plain, epochs=2).predict(plain), wanted)
+    assert made(frame, features="x", model=lambda: nn.Linear(1, 1)).members == fitted(frame, epochs=1).members
+
+
+def test_numbers_that_may_be_missing_are_numbers() -> None:
+    frame = table(60, 3)
+    assert set(fitted(frame.assign(goal=(frame["goal"] > 0).astype("Int64")), **TWO).predict(frame)) == {0, 1}
+    nullable = fitted(frame.astype({"goal": "Float64", "x": "Float64"}), epochs=2)
+    np.testing.assert_allclose(nullable.predict(frame), fitted(frame, epochs=2).predict(frame), atol=1e-6)
+
+
+def test_groups_that_would_have_one_name() -> None:
+    frame = table(60, 2).assign(g=["a, b", "a"] * 30, h=["c", "b, c"] * 30)
+    with pytest.raises(InputError, match="two groups would be called `a, b, c`"):
+        made(frame, by=["g", "h"], features=["x", "y", "z"])
+
+
+@pytest.mark.parametrize("validation", [0.0, 0.3])
+def test_rows_in_another_order_have_not_changed(validation: float) -> None:
+    frame = table(60, 3)
+    fleet = fitted(frame, epochs=1, validation=validation)
+    assert fleet.refit(frame.sample(frac=1, random_state=1)) == []
+    other = frame.copy()
+    other.loc[[0, 1], "goal"] = other.loc[[1, 0], "goal"].to_numpy()
+    assert set(fleet.refit(other)) == set(frame.loc[[0, 1], "tenant"])
+
+
+def test_refit_of_classes() -> None:
+    frame = words(table(60, 3))
+    fleet = fitted(frame, **TWO)
+    assert fleet.refit(frame) == []
+    changed = frame.copy()
+    changed.loc[changed["tenant"] == "t1", "goal"] = "yes"
+    assert fleet.refit(changed) == ["t1"]
+    assert set(fleet.predict(frame)) <= {"yes", "no"}
+    with pytest.raises(InputError, match="column `goal` holds `maybe`, a class that the fleet was not made"):
+        fleet.refit(frame.assign(goal="maybe"))
+    with pytest.raises(InputError, match=r"column `goal` is .*, no numbers\n.*made to learn numbers"):
+        fitted(table(60, 3), epochs=1).refit(frame)
 
 
 def test_rows_without_a_member() -> None:

@@ -64,6 +64,17 @@ def test_rungs_that_are_none() -> None:
         SuccessiveHalving(rungs=[], eta=3)
     with pytest.raises(InputError, match="halve nothing"):
         SuccessiveHalving(rungs=[5], eta=1)
+    wrong: list[Any] = [([1.5], 3), ([5], "x"), ("abc", 3), (None, 3), ([5], math.nan), ([0], 3)]
+    for rungs, eta in wrong:
+        with pytest.raises(InputError, match="halve nothing"):
+            SuccessiveHalving(rungs=rungs, eta=eta)
+
+
+def test_a_study_of_several_objectives_or_none() -> None:
+    with pytest.raises(InputError, match="the study has 2 objectives, a member one metric"):
+        OptunaPruning(optuna.create_study(directions=["maximize", "minimize"]))
+    with pytest.raises(InputError, match="a str is no study"):
+        OptunaPruning("study")
 
 
 @pytest.fixture

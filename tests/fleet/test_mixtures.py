@@ -102,8 +102,8 @@ def test_members_of_one_mixture_share_it_and_differ_from_single_tasks() -> None:
         Member(name="own", task=[known["one"], "two"], steps=3),
     ]
     fleet = Fleet(members, known, model=network, backend="auto").fit(quiet=True)
-    assert fleet._trainees["joint"].task is fleet._trainees["again"].task
-    assert fleet._trainees["own"].task.name == "one + two"
+    assert fleet._roster.trainees["joint"].task is fleet._roster.trainees["again"].task
+    assert fleet._roster.trainees["own"].task.name == "one + two"
     assert set(fleet.status.values()) == {"finished"}
 
 

@@ -18,12 +18,14 @@ from torch import nn
 
 from plait.errors import InputError
 from plait.fleet import Fleet, Member
+from plait.fleet._facts import Facts
 from plait.fleet._fingerprint import fingerprint
 from plait.fleet._store import Store, best_of
 from plait.fleet._trainee import State, Trainee
 from plait.tasks import Metric, Task, accuracy, macro_f1
 
 HERE = Path(__file__).parent
+FACTS = Facts(1, {}, [], [], {}, [], 0)
 NAMES = ["a", best_of("a"), "a=best", "../up", "..", "b/c", "ä ö"]
 
 
@@ -154,18 +156,18 @@ except InputError as error:
 
 def test_members_names_never_leave_the_folder_or_meet_the_saves_of_others(tmp_path: Path) -> None:
     states = {name: State({"w": torch.full((1,), float(i))}, {}) for i, name in enumerate(NAMES)}
-    place = Store(tmp_path / "out").write(1, states, {})
+    place = Store(tmp_path / "out").write(1, states, FACTS)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
     assert len(list(place.glob("*.safetensors"))) == len(NAMES)
     for i, name in enumerate(NAMES):
-        assert Store(tmp_path / "out").state(place, name).parameters["w"].item() == i
+        assert Store(tmp_path / "out").state(place, name, states[name]).parameters["w"].item() == i
 
 
 def test_a_save_of_the_same_round_never_leaves_a_moment_without_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, state = Store(tmp_path), State({"w": torch.zeros(1)}, {})
-    store.write(3, {"a": state}, {})
+    store.write(3, {"a": state}, FACTS)
     rename = Path.rename
 
     def failing(self: Path, target: Path) -> Path:
@@ -175,12 +177,12 @@ def test_a_save_of_the_same_round_never_leaves_a_moment_without_one(
 
     monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(InputError, match="the save of round 3 stays"):
-        store.write(3, {"a": state}, {})
+        store.write(3, {"a": state}, FACTS)
     monkeypatch.undo()
     newest = store.newest()
     assert newest is not None
-    assert store.state(newest, "a").parameters["w"].item() == 0
-    assert store.write(3, {"a": state}, {}) == store.newest()
+    assert store.state(newest, "a", state).parameters["w"].item() == 0
+    assert store.write(3, {"a": state}, FACTS) == store.newest()
     assert [p.name for p in store.saves.iterdir()] == ["000000003"]
 
 

@@ -136,3 +136,10 @@ def test_a_column_of_words_is_refused():
 def test_an_item_that_names_nothing_is_refused():
     with pytest.raises(InputError, match="example 0 is a int"):
         Items([1, 2]).batch([0])
+
+
+def test_ragged_examples_need_sequences_of_one_number():
+    with pytest.raises(InputError, match="ragged examples have no sequences"):
+        Ragged({})
+    with pytest.raises(InputError, match="columns of unequal length: `a` 1, `label` 2"):
+        Ragged({"a": [[1, 2]]}, {"label": torch.zeros(2)})

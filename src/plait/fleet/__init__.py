@@ -4,9 +4,9 @@ from plait.fleet._callbacks import Callback
 from plait.fleet._fleet import Fleet
 from plait.fleet._halving import SuccessiveHalving
 from plait.fleet._log import MLflow, TensorBoard
-from plait.fleet._loop import FleetWarning
 from plait.fleet._member import After, Member
 from plait.fleet._optuna import OptunaPruning
+from plait.fleet._roster import FleetWarning
 from plait.fleet._trainer_callbacks import TrainerCallbacks
 
 __all__ = [

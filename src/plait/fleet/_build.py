@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from plait.checkpoint import load_into, open_model
-from plait.errors import InputError, nearest, raise_all
+from plait.errors import InputError, nearest
 from plait.fleet._adapter import headed
+from plait.fleet._check import check_measures
 from plait.fleet._member import After, Member
 from plait.fleet._trainee import State, Trainee
 from plait.tasks import (
@@ -31,63 +32,22 @@ from plait.tasks import (
 
 
 def named_tasks(tasks: Suite | Sequence[Task] | Mapping[str, Task] | Task | None) -> dict[str, Task]:
-    """Tasks by name."""
-    if tasks is None:
-        return {}
-    if isinstance(tasks, Task):
-        return {tasks.name: tasks}
+    """Tasks by name.
+
+    Raises:
+        InputError: one is no task.
+    """
     if isinstance(tasks, Mapping):
-        return dict(tasks)
-    return {task.name: task for task in (tasks.tasks if isinstance(tasks, Suite) else tasks)}
-
-
-def check_numbers(*, save_every: object, log_every: object, out: object) -> None:
-    """Nothing if a fleet's own settings make sense.
-
-    Raises:
-        InputError: a number is none, or the folder is a file.
-    """
-    for name, value, least in (("save_every", save_every, 0), ("log_every", log_every, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InputError(f"`{name}` is {value!r}", hint=f"give a whole number from {least} on")
-    if isinstance(out, str | Path) and Path(out).exists() and not Path(out).is_dir():
-        raise InputError("the fleet's folder is a file", where=str(out), hint="give a folder")
-
-
-def check_names(members: Sequence[Member], known: Sequence[str] = ()) -> None:
-    """Nothing if every member has a name of its own.
-
-    Raises:
-        InputError: two have one name, or one starts after a member that is not there.
-    """
-    names = [member.name for member in members]
-    problems = [
-        InputError(f"two members are called `{name}`", hint="names are what members are found by")
-        for name in dict.fromkeys(names)
-        if names.count(name) + (name in known) > 1
-    ]
-    for member in members:
-        if not member.name:
-            problems.append(InputError("a member has no name", hint="names are what members are found by"))
-        if isinstance(member.start, After) and member.start.member not in [*names, *known]:
-            hint = nearest(member.start.member, [*names, *known])
-            problems.append(
-                InputError(f"it starts after `{member.start.member}`", where=_where(member), hint=hint)
-            )
-    problems += _circles(members)
-    raise_all(problems)
-
-
-def _circles(members: Sequence[Member]) -> list[InputError]:
-    after = {m.name: m.start.member for m in members if isinstance(m.start, After)}
-    for name in after:
-        place, seen = name, {name}
-        while place in after:
-            place = after[place]
-            if place in seen:
-                return [InputError(f"member `{name}` waits for itself", hint="let one of the circle start")]
-            seen.add(place)
-    return []
+        found = dict(tasks)
+    else:
+        several = tasks.tasks if isinstance(tasks, Suite) else tasks
+        several = [] if several is None else several
+        given = list(several) if isinstance(several, Iterable) else [several]
+        found = {getattr(task, "name", ""): task for task in given}
+    for task in found.values():
+        if not isinstance(task, Task):
+            raise InputError(f"{task!r} is no task", hint="tasks= takes a suite, plait.Tasks, or name → Task")
+    return found
 
 
 def find_task(member: Member, tasks: Mapping[str, Task], mixtures: dict[Any, Task]) -> Task:
@@ -149,6 +109,7 @@ def build(
     if not any(p.requires_grad for p in network.parameters()):
         raise InputError("no parameter is trained", where=_where(member), hint="set requires_grad of some")
     _check_validation(member, task)
+    _check_sparse(member, network)
     _try(member, task, network)
     return Trainee(member, task, network, steps)
 
@@ -205,7 +166,13 @@ def _made(member: Member, source: nn.Module | Callable[[], nn.Module] | None) ->
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(member.seed)
-        made = source()
+        try:
+            made = source()
+        except InputError:
+            raise
+        except Exception as error:
+            what = f"its start could not be made: {type(error).__name__}: {_first_line(error)}"
+            raise InputError(what, where=_where(member), hint="a start is called with no argument") from error
     if not isinstance(made, nn.Module):
         raise InputError(f"its start made a {type(made).__name__}, no module", where=_where(member))
     return made
@@ -232,6 +199,7 @@ def _try(member: Member, task: Task, network: nn.Module) -> None:
     Raises:
         InputError: they don't; it says what PyTorch said.
     """
+    check_measures(task.loss, task.metric, f"{_where(member)}, task `{task.name}`")
     examples = task.split("train")
     rows = examples.one_of_each() if isinstance(examples, Mixed) else list(range(min(2, len(examples))))
     was = network.training
@@ -262,6 +230,14 @@ def _try(member: Member, task: Task, network: nn.Module) -> None:
         raise InputError(
             what, where=_where(member), hint="a loss gives one value and one weight for each example"
         )
+
+
+def _check_sparse(member: Member, network: nn.Module) -> None:
+    """Nothing if every gradient is a tensor of all its numbers, as optimizers and clipping take them."""
+    for name, module in network.named_modules():
+        if getattr(module, "sparse", False) is True and any(p.requires_grad for p in module.parameters()):
+            what = f"module `{name}` ({type(module).__name__}) has sparse gradients, which fleets don't train"
+            raise InputError(what, where=_where(member), hint="make it with sparse=False, or freeze it")
 
 
 def _check_validation(member: Member, task: Task) -> None:

@@ -29,7 +29,7 @@ class Callback:
         """The fleet was saved there."""
 
     def on_finish(self, fleet: Fleet, member: str) -> None:
-        """A member has ended; how, `fleet.status[member]` says."""
+        """A member that had started has ended; how, `fleet.status[member]` says."""
 
     def on_end(self, fleet: Fleet) -> None:
         """No member runs any more."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_model
 from torch import nn
 
@@ -27,28 +29,40 @@ def export(fleet: Fleet, folder: Path, base: str | None) -> list[Path]:
     Raises:
         InputError: the folder is there and not empty, or can't be written.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError("the folder is not empty", where=str(folder), hint="give another one")
-    made = []
     try:
-        for name in fleet._trainees:
-            place = folder / folder_name(name)
-            place.mkdir(parents=True, exist_ok=True)
-            trainee = fleet._trainees[name]
-            if trainee.member.lora is not None:
-                own = trainee.task.head
-                names = own.names if isinstance(own, Heads) else ()
-                save_adapter(fleet.state(name), trainee.adapter, place, base, heads=names)
-            else:
-                _write(fleet[name], place)
-            about: dict[str, Any] = {"member": described(trainee.member), "task": trainee.task.name}
-            about |= {"steps": trainee.step, "status": trainee.status, "best": trainee.best}
-            text = json.dumps(about, indent=1, default=str)
-            (place / "member.json").write_text(text + "\n", encoding="utf-8")
-            made.append(place)
+        if folder.exists() and any(folder.iterdir()):
+            raise InputError("the folder is not empty", where=str(folder), hint="give another one")
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"it could not be written: {error}", where=str(folder)) from error
+    made: list[Path] = []
+    try:
+        for name in fleet._roster.trainees:
+            made.append(folder / folder_name(name))
+            _member(fleet, name, made[-1], base)
+    except (OSError, SafetensorError, InputError) as error:
+        for place in made:  # no half of a fleet stays
+            shutil.rmtree(place, ignore_errors=True)
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"it could not be written: {error}", where=str(folder)) from error
     return made
+
+
+def _member(fleet: Fleet, name: str, place: Path, base: str | None) -> None:
+    """A member's network or adapter, and what it is, in a folder."""
+    place.mkdir()
+    trainee = fleet._roster.trainees[name]
+    if trainee.member.lora is not None:
+        own = trainee.task.head
+        heads = own.names if isinstance(own, Heads) else ()
+        save_adapter(fleet.state(name), trainee.adapter, place, base, heads=heads)
+    else:
+        _write(fleet[name], place)
+    about: dict[str, Any] = {"member": described(trainee.member), "task": trainee.task.name}
+    about |= {"steps": trainee.step, "status": trainee.status, "best": trainee.best}
+    text = json.dumps(about, indent=1, default=str)
+    (place / "member.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _write(network: nn.Module, place: Path) -> None:

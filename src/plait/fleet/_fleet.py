@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from plait.errors import InputError, nearest
-from plait.fleet._adapter import adapted
-from plait.fleet._architecture import signature
-from plait.fleet._auto import Choice, choose
-from plait.fleet._build import (
-    base_of,
-    build,
-    build_adapter,
-    check_names,
-    check_numbers,
-    find_task,
-    named_tasks,
-    started,
-)
+from plait.errors import InputError
+from plait.fleet import _predict
+from plait.fleet._auto import Choice
+from plait.fleet._build import named_tasks
+from plait.fleet._check import check_settings
 from plait.fleet._export import export
-from plait.fleet._groups import BackendName, Group, Place, grouped
+from plait.fleet._groups import BackendName, Place
 from plait.fleet._loop import Loop
-from plait.fleet._member import After, Member
+from plait.fleet._member import Member
+from plait.fleet._predict import Names
+from plait.fleet._roster import Roster
 from plait.fleet._route import Router
-from plait.fleet._table import Table, from_frame, predict, refit
-from plait.fleet._trainee import State, Trainee
+from plait.fleet._table import Table, from_frame, refit
+from plait.fleet._trainee import State
 from plait.numerics import usable_device
 from plait.tasks import Loss, Metric, Suite, Task
 
@@ -56,7 +49,7 @@ class Fleet:
         save_every: rounds (a step of every member) between saves; 0 for the end alone.
         log_every: steps between records of a member's loss.
         device: where members are trained.
-        threads: of this process; PyTorch's own number if None.
+        threads: of this process while it trains; those that PyTorch has then if None.
         writers: further places for metrics, such as `TensorBoard`.
 
     Raises:
@@ -79,12 +72,19 @@ class Fleet:
     ) -> None:
         if model is None and isinstance(tasks, Suite):
             model = tasks.base
-        check_numbers(save_every=save_every, log_every=log_every, out=out)
+        check_settings(
+            save_every=save_every,
+            log_every=log_every,
+            threads=threads,
+            out=out,
+            model=model,
+            writers=writers,
+        )
         self.tasks, self.model = named_tasks(tasks), model
         self.backend: BackendName = backend
         self.out = None if out is None else Path(out)
         self.save_every, self.log_every, self.writers = save_every, log_every, list(writers)
-        self.place = Place(usable_device(device), threads or torch.get_num_threads())
+        self.threads, self.place = threads, Place(usable_device(device), threads or torch.get_num_threads())
         #: What was logged: records of losses and validations, in order.
         self.history: list[dict[str, Any]] = []
         #: How backends were chosen: the first of some members that are alike, and what was measured.
@@ -93,20 +93,13 @@ class Fleet:
         self.round = 0
         #: The round of its last save, by this object.
         self.saved_round: int | None = None
-        self._trainees: dict[str, Trainee] = {}
-        self._waiting: dict[str, Member] = {}
-        self._states: dict[str, State] = {}
-        self._kept: dict[str, State] = {}
-        self._groups: list[Group] = []
-        self._bases: dict[Any, nn.Module] = {}
-        self._mixtures: dict[Any, Task] = {}
         self._table: Table | None = None
         self._router: Router | None = None
-        if not members:
+        self._training = False
+        self._roster = Roster(self.tasks, model)
+        self._roster.join([members] if isinstance(members, Member) else list(members))
+        if not len(self):
             raise InputError("a fleet needs a member")
-        check_names(members)
-        for member in members:
-            self._join(member)
 
     @classmethod
     def from_frame(
@@ -129,7 +122,7 @@ class Fleet:
         """A member for each group of a data frame; groups may be of unequal size.
 
         Args:
-            frame: a pandas data frame, or what has its columns.
+            frame: a pandas data frame, what has its columns, or a dict of columns.
             by: the column that names the groups; members have its values as names (several: `a, b`).
             model: takes `(rows, features)`; a module, or a function that makes one.
             target: the column to learn. Floating-point numbers are regressed; anything else is a class, its
@@ -167,12 +160,12 @@ class Fleet:
     @property
     def members(self) -> list[str]:
         """Names of all members, in order."""
-        return [*self._trainees, *self._waiting]
+        return self._roster.names
 
     @property
     def status(self) -> dict[str, str]:
         """Name → `waiting`, `running`, `finished`, `stopped`, `dropped` or `failed`."""
-        return {n: t.status for n, t in self._trainees.items()} | dict.fromkeys(self._waiting, "waiting")
+        return self._roster.status
 
     def __len__(self) -> int:
         return len(self.members)
@@ -188,34 +181,27 @@ class Fleet:
 
         With a `lora` it is a PEFT model around the fleet's one base, whose weights it shares.
         """
-        trainee, state = self._trainee(name), self.state(name)
-        if trainee.member.lora is not None:
-            return adapted(trainee.member, trainee.network, trainee.task, state.parameters).eval()
-        network = copy.deepcopy(trainee.network).to("cpu")
-        _load(network, state)
-        return network.eval()
+        return self._roster.network(name)
 
     def state(self, name: str) -> State:
         """A member's weights, buffers and moments as they are now; not to be changed."""
-        self._trainee(name)
-        if name in self._states:
-            return self._states[name]
-        group = next(group for group in self._groups if name in group.names)
-        assert group.backend is not None
-        return group.backend.state(group.names.index(name))
+        return self._roster.state(name)
 
     def add(self, member: Member) -> None:
         """Let a member join, before training or during it; the others are not disturbed."""
-        check_names([member], self.members)
-        self._join(member)
+        self._router = None
+        self._roster.join([member])
 
     def drop(self, name: str, why: str = "dropped") -> None:
-        """End a member's training; it keeps the weights it has."""
-        self._end(name, "dropped", why)
+        """End a member's training; it keeps the weights it has.
+
+        One that waits for another never starts. Those that wait for it in turn can't either: they fail.
+        """
+        self._roster.end(name, "dropped", why)
 
     def stop(self, name: str, why: str = "stopped") -> None:
-        """End a member's training early, as good enough."""
-        self._end(name, "stopped", why)
+        """End a member's training early, as good enough; as for `drop`."""
+        self._roster.end(name, "stopped", why)
 
     # ---- training
 
@@ -230,10 +216,17 @@ class Fleet:
         Raises:
             InputError: the save is another fleet's, a disk is full, members can't be stacked, …
         """
+        if not isinstance(callbacks, Iterable):
+            raise InputError(f"`callbacks` is a {type(callbacks).__name__}", hint="give a list of them")
         self.callbacks, self._router = list(callbacks), None
         cuda = self.place.device.type == "cuda"
-        with torch.random.fork_rng(devices=[self.place.device] if cuda else []):
-            Loop(self, quiet=quiet).run(resume=resume)
+        with _threads(self.threads) as threads:
+            self.place, self._training = replace(self.place, threads=threads), True
+            try:
+                with torch.random.fork_rng(devices=[self.place.device] if cuda else []):
+                    Loop(self, quiet=quiet).run(resume=resume)
+            finally:
+                self._training = False
         return self
 
     def refit(self, frame: Any, **fit: Any) -> list[str]:
@@ -252,29 +245,26 @@ class Fleet:
 
     # ---- use
 
-    def outputs(self, data: Any, member: str | Sequence[str] | None = None) -> Tensor:
+    def outputs(self, data: Any, member: Names | None = None) -> Tensor:
         """What each row's member gives for it, all in one batched pass: `(rows, …)`.
 
         Args:
-            data: rows as array, tensor, named columns, or a frame like the one of `from_frame`.
-            member: the name of each row's member, or one for all; a frame's own column if None.
+            data: rows as array, tensor, list, named columns, or a frame like the one of `from_frame`.
+            member: the name of each row's member, or one for all, taken as they are written (1 is `1`); a
+                frame's own column if None.
 
         Raises:
-            InputError: a member is not there, or there are not as many names as rows.
+            InputError: a member is not there or has not started, there are not as many names as rows, or the
+                rows are not like those that the member learned from.
         """
-        return predict(self, data, member)[0]
+        return _predict.outputs(self, data, member)
 
-    def predict(self, data: Any, member: str | Sequence[str] | None = None) -> NDArray[Any]:
+    def predict(self, data: Any, member: Names | None = None) -> NDArray[Any]:
         """Each row's prediction: a class (as in the frame, or its number) or the model's numbers.
 
         Args and errors as for `outputs`.
         """
-        outputs, logits = predict(self, data, member)
-        if logits:
-            chosen = outputs.argmax(-1).numpy()
-            classes = None if self._table is None else self._table.layout.classes
-            return chosen if classes is None else np.array(classes)[chosen]
-        return outputs.squeeze(-1).numpy() if outputs.shape[-1] == 1 else outputs.numpy()
+        return _predict.predict(self, data, member)
 
     def save(self, folder: str | Path, *, base: str | None = None) -> list[Path]:
         """Write each member's network into a folder of its own: transformers' models as transformers does,
@@ -294,91 +284,13 @@ class Fleet:
         """
         return export(self, Path(folder), base)
 
-    # ---- what the loop needs
 
-    def _join(self, member: Member) -> None:
-        self._waiting[member.name] = member
-        task = find_task(member, self.tasks, self._mixtures)
-        if isinstance(member.start, After):
-            first = self._trainees.get(member.start.member)
-            if first is None or first.running:
-                task.split("train")
-                return
-        self._start(member.name)
-
-    def _start(self, name: str) -> None:
-        """A waiting member starts."""
-        member = self._waiting.pop(name)
-        task, first = find_task(member, self.tasks, self._mixtures), member.start
-        if member.lora is not None:
-            trainee = build_adapter(member, task, self._base(member))
-        else:
-            start = self[first.member] if isinstance(first, After) else None
-            trainee = build(member, task, self.model, start)
-        state = trainee.initial()
-        if member.lora is not None and isinstance(first, After):
-            state = started(member, state, self.state(first.member))
-        self._trainees[name], self._states[name] = trainee, state
-
-    def _base(self, member: Member) -> nn.Module:
-        """The one base of all members with adapters that start alike."""
-        if isinstance(member.start, After):
-            return self._trainees[member.start.member].network
-        source = self.model if member.start is None else member.start
-        key = source if isinstance(source, str | Path) else id(source)
-        if key not in self._bases:
-            self._bases[key] = base_of(member, self.model)
-        return self._bases[key]
-
-    def _start_waiting(self, ended: str) -> None:
-        """Those start that waited for a member."""
-        for name, member in list(self._waiting.items()):
-            if isinstance(member.start, After) and member.start.member == ended:
-                self._start(name)
-
-    def _remove(self, name: str) -> None:
-        """Forget a member that has ended."""
-        del self._trainees[name], self._states[name]
-        self._groups = [group for group in self._groups if name not in group.names]
-
-    def _restore(self, name: str, state: State, facts: Mapping[str, Any]) -> None:
-        """A member as it was saved."""
-        self._states[name] = state
-        for key, value in facts.items():
-            setattr(self._trainees[name], key, value)
-
-    def _trainee(self, name: str) -> Trainee:
-        if name not in self._trainees:
-            if name in self._waiting:
-                raise InputError(f"member `{name}` has not started", hint="it waits for another to finish")
-            raise InputError(f"there is no member `{name}`", hint=nearest(name, self.members))
-        return self._trainees[name]
-
-    def _end(self, name: str, status: str, why: str) -> None:
-        trainee = self._trainee(name)
-        if trainee.running:
-            trainee.status, trainee.why = status, why
-
-    def _regroup(self) -> None:
-        """New groups of those that run; what backends hold is kept."""
-        for name in [name for group in self._groups for name in group.names]:
-            self._states[name] = self.state(name)
-        self._groups = grouped([t for t in self._trainees.values() if t.running], self.backend, self._choose)
-
-    def _choose(self, alike: Sequence[Trainee]) -> tuple[str, int]:
-        """How members that are alike are trained; measured once for each kind."""
-        own = signature(alike[0])
-        for name, choice in self.choices.items():
-            if signature(self._trainees[name]) == own:
-                return choice.kind, choice.size
-        choice = choose(alike, lambda trainee: self.state(trainee.member.name), self.place)
-        self.choices[alike[0].member.name] = choice
-        return choice.kind, choice.size
-
-
-def _load(network: nn.Module, state: State) -> None:
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            parameter.copy_(state.parameters[name])
-        for name, buffer in network.named_buffers():
-            buffer.copy_(state.buffers[name])
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[int]:
+    """PyTorch with so many threads; with those that it has if None."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield count or before
+    finally:
+        torch.set_num_threads(before)

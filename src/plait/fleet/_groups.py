@@ -108,6 +108,6 @@ def families(trainees: Sequence[Trainee]) -> list[list[Trainee]]:
     return [family for _, family in found]
 
 
-def regrouped(facts: Sequence[Mapping[str, Any]], trainees: Mapping[str, Trainee]) -> list[Group]:
-    """The groups that a save tells of: the same members in the same stacks give the same bits."""
-    return [Group(fact["kind"], [trainees[name] for name in fact["members"]]) for fact in facts]
+def regrouped(facts: Sequence[tuple[str, list[str]]], trainees: Mapping[str, Trainee]) -> list[Group]:
+    """The groups that a save tells of, each its backend and members: the same stacks give the same bits."""
+    return [Group(kind, [trainees[name] for name in names]) for kind, names in facts]

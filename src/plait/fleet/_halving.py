@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from plait.errors import InputError
@@ -31,19 +32,21 @@ class SuccessiveHalving(Callback):
     """
 
     def __init__(self, *, rungs: Sequence[int], eta: float = 3) -> None:
-        if not rungs or min(rungs) < 1 or not eta > 1:
+        steps: Any = list(rungs) if isinstance(rungs, Iterable) else [rungs]
+        whole = all(isinstance(step, Integral) and int(step) >= 1 for step in steps)
+        if not steps or not whole or not isinstance(eta, Real) or not 1 < eta < math.inf:
             raise InputError(
-                f"rungs {list(rungs)} with eta {eta} halve nothing",
-                hint="rungs are steps from 1 on; eta is above 1",
+                f"rungs {rungs!r} with eta {eta!r} halve nothing",
+                hint="rungs are a list of steps, whole numbers from 1 on; eta is a number above 1",
             )
-        self.rungs, self.eta = sorted(rungs), eta
+        self.rungs, self.eta = sorted({int(step) for step in steps}), float(eta)
         #: (task, rung) → member → value, larger is better.
         self._reached: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
 
     def on_round(self, fleet: Fleet, validated: Sequence[Mapping[str, Any]]) -> None:
         new = []
         for record in validated:
-            task = fleet._trainees[record["member"]].task
+            task = fleet._roster.trainees[record["member"]].task
             value = record["value"] if task.metric.higher_is_better else -record["value"]
             for rung in self.rungs:
                 held = self._reached[task.name, rung]

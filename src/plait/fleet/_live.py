@@ -58,7 +58,7 @@ class Live:
         from rich.table import Table
         from rich.text import Text
 
-        trainees = sorted(self.fleet._trainees.values(), key=lambda t: not t.running)
+        trainees = sorted(self.fleet._roster.trainees.values(), key=lambda t: not t.running)
         last = {record["member"]: record for record in self.fleet.history if "loss" in record}
         running = sum(t.running for t in trainees)
         title = f"{running} of {len(self.fleet)} members training, round {self.fleet.round}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,32 +27,61 @@ class Writer(Protocol):
 
 
 class JsonLines:
-    """One record per line; a resumed run goes on after the last record of its save."""
+    """One record per line; a resumed run goes on after the last record of its save.
+
+    Raises:
+        InputError: the file can't be written, or is not what the save left.
+    """
 
     def __init__(self, path: Path, size: int = 0) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
-            if file.tell() < size:
-                raise InputError(f"it has {file.tell()} bytes, its save knows of {size}", where=str(path))
-            file.truncate(size)
-        self._file = path.open("a", encoding="utf-8")
+        self.path = path
+        with self._told():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab") as file:
+                if file.tell() < size:
+                    raise InputError(f"it has {file.tell()} bytes, its save knows of {size}", where=str(path))
+                file.truncate(size)
+            self._file = path.open("a", encoding="utf-8")
 
     def write(self, record: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(_plain(record)) + "\n")
+        with self._told():
+            self._file.write(json.dumps(_plain(record)) + "\n")
 
     def records(self) -> list[Record]:
         """What was written so far."""
-        self._file.flush()
-        with open(self._file.name, encoding="utf-8") as lines:
-            return [{k: _NUMBERS.get(v, v) for k, v in json.loads(line).items()} for line in lines]
+        with self._told():
+            self._file.flush()
+            return [self._record(*line) for line in enumerate(self.path.read_bytes().splitlines(), start=1)]
+
+    def _record(self, number: int, line: bytes) -> Record:
+        try:
+            found = json.loads(line)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or not isinstance(found.get("member"), str):
+            hint = "the file was changed since its save; put it back, or start in another folder"
+            raise InputError(f"line {number} is no record of a member", where=str(self.path), hint=hint)
+        return {k: _NUMBERS.get(v, v) if isinstance(v, str) else v for k, v in found.items()}
 
     def size(self) -> int:
         """Bytes written so far, all of them on their way to the disk."""
-        self._file.flush()
-        return self._file.tell()
+        with self._told():
+            self._file.flush()
+            return self._file.tell()
 
     def close(self) -> None:
-        self._file.close()
+        # What a save knows of is written; what can't be was told when the disk was first asked to.
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """What the disk refuses is told with the path."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            hint = "make room or give another folder, then go on with resume=True"
+            raise InputError(f"it could not be written: {error}", where=str(self.path), hint=hint) from error
 
 
 #: What is not finite, as it is written.

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from plait.errors import InputError
 from plait.fleet._adapter import put
-from plait.fleet._auto import Choice
+from plait.fleet._architecture import signature
+from plait.fleet._auto import choose
 from plait.fleet._callbacks import tell
+from plait.fleet._facts import Facts, GroupFacts, Progress
 from plait.fleet._fingerprint import fingerprint
-from plait.fleet._groups import Group, make, regrouped
+from plait.fleet._groups import Group, grouped, make, regrouped
 from plait.fleet._live import Live
 from plait.fleet._log import JsonLines
+from plait.fleet._roster import FleetWarning
 from plait.fleet._store import Store, best_of, number_of
 from plait.fleet._trainee import State, Trainee
 from plait.fleet._validate import validate
@@ -26,10 +28,6 @@ if TYPE_CHECKING:
     from plait.fleet._fleet import Fleet
 
 _LOG = "metrics.jsonl"
-
-
-class FleetWarning(UserWarning):
-    """A member of a fleet ended as it should not."""
 
 
 class Loop:
@@ -41,7 +39,7 @@ class Loop:
     """
 
     def __init__(self, fleet: Fleet, *, quiet: bool | None) -> None:
-        self.fleet, self.quiet = fleet, quiet
+        self.fleet, self.roster, self.quiet = fleet, fleet._roster, quiet
         self.store = None if fleet.out is None else Store(fleet.out)
         self.log: JsonLines | None = None
         self._saved: dict[str, tuple[int, str]] = {}
@@ -54,14 +52,14 @@ class Loop:
         if self.store is not None:
             self.log = JsonLines(self.store.folder / _LOG, size)
             fleet.history = self.log.records() if size else fleet.history
-        for name in [name for name, t in fleet._trainees.items() if not t.running]:
-            fleet._start_waiting(name)  # it was dropped before the first round
-        if not fleet._groups:
-            fleet._regroup()
+        for name in [name for name, t in self.roster.trainees.items() if not t.running]:
+            self.roster.start_after(name)  # it was dropped before the first round
+        if not self.roster.groups:
+            self._regroup()
         tell(fleet.callbacks, "on_start", fleet)
         try:
             with Live(fleet, quiet=self.quiet) as live:
-                while any(t.running for t in fleet._trainees.values()):
+                while self.roster.running:
                     self._round()
                     live.show()
                     if self.store is not None and fleet.save_every and fleet.round % fleet.save_every == 0:
@@ -76,18 +74,35 @@ class Loop:
     def _round(self) -> None:
         fleet = self.fleet
         validated: list[dict[str, Any]] = []
-        was = [t for t in fleet._trainees.values() if t.running]
-        for group in fleet._groups:
+        was = self.roster.running
+        for group in self.roster.groups:
             self._step(group, validated)
         fleet.round += 1
         tell(fleet.callbacks, "on_round", fleet, validated)
         for trainee in was:
             if not trainee.running:
                 self._ended(trainee)
-        grouped = {name for group in fleet._groups for name in group.names}
-        joined = any(t.running and n not in grouped for n, t in fleet._trainees.items())
-        if joined or any(group.sparse for group in fleet._groups):
-            fleet._regroup()
+        grouped = {name for group in self.roster.groups for name in group.names}
+        joined = any(t.running and n not in grouped for n, t in self.roster.trainees.items())
+        if joined or any(group.sparse for group in self.roster.groups):
+            self._regroup()
+
+    def _regroup(self) -> None:
+        """New groups of those that run; what backends hold is kept."""
+        roster = self.roster
+        for name in [name for group in roster.groups for name in group.names]:
+            roster.states[name] = roster.state(name)
+        roster.groups = grouped(roster.running, self.fleet.backend, self._choose)
+
+    def _choose(self, alike: Sequence[Trainee]) -> tuple[str, int]:
+        """How members that are alike are trained; measured once for each kind."""
+        fleet, roster, own = self.fleet, self.roster, signature(alike[0])
+        for name, choice in fleet.choices.items():
+            if signature(roster.trainees[name]) == own:
+                return choice.kind, choice.size
+        choice = choose(alike, lambda trainee: roster.state(trainee.member.name), fleet.place)
+        fleet.choices[alike[0].member.name] = choice
+        return choice.kind, choice.size
 
     def _step(self, group: Group, validated: list[dict[str, Any]]) -> None:
         fleet = self.fleet
@@ -96,7 +111,7 @@ class Loop:
             group.backend = make(group.kind, group.trainees, states, fleet.place)
             for trainee in group.trainees:
                 if trainee.running:
-                    del fleet._states[trainee.member.name]
+                    del self.roster.states[trainee.member.name]
         running = [trainee.running for trainee in group.trainees]
         steps = group.backend.step()
         for index, trainee in enumerate(group.trainees):
@@ -114,7 +129,7 @@ class Loop:
         if not taken:
             part = "loss" if not math.isfinite(loss) else "gradient"
             why = f"its {part} was not finite at step {trainee.step + 1}; it keeps the weights before that"
-            fleet._end(member.name, "failed", why)
+            self.roster.end(member.name, "failed", why)
             self._write(record | {"failed": why})
             return
         trainee.step += 1
@@ -137,11 +152,11 @@ class Loop:
         if better:
             trainee.best, trainee.waited = value, 0
             if member.keep == "best":
-                fleet._kept[member.name] = fleet.state(member.name)
+                self.roster.kept[member.name] = fleet.state(member.name)
         else:
             trainee.waited += 1
         if member.patience is not None and trainee.waited > member.patience:
-            fleet._end(member.name, "stopped", f"no better validation in {trainee.waited}")
+            self.roster.end(member.name, "stopped", f"no better validation in {trainee.waited}")
         record = {"member": member.name, "step": trainee.step, "metric": metric.name, "value": value}
         self._write(record)
         tell(fleet.callbacks, "on_evaluate", fleet, record)
@@ -159,12 +174,12 @@ class Loop:
     def _ended(self, trainee: Trainee) -> None:
         fleet, name = self.fleet, trainee.member.name
         self._models.pop(name, None)
-        if trainee.member.keep == "best" and name in fleet._kept:
-            fleet._states[name] = fleet._kept.pop(name)
+        if trainee.member.keep == "best" and name in self.roster.kept:
+            self.roster.states[name] = self.roster.kept.pop(name)
         if trainee.status == "failed":
             warnings.warn(f"member `{name}` failed: {trainee.why}", FleetWarning, stacklevel=2)
         tell(fleet.callbacks, "on_finish", fleet, name)
-        fleet._start_waiting(name)
+        self.roster.start_after(name)
 
     def _write(self, record: Mapping[str, Any]) -> None:
         self.fleet.history.append(dict(record))
@@ -178,30 +193,30 @@ class Loop:
         if self.store is None or self.log is None:
             return
         states: dict[str, State | None] = {}
-        for name, trainee in fleet._trainees.items():
+        for name, trainee in self.roster.trainees.items():
             at = (trainee.step, trainee.status)
             states[name] = None if self._saved.get(name) == at else fleet.state(name)
             self._saved[name] = at
-        states |= {best_of(name): state for name, state in fleet._kept.items()}
+        states |= {best_of(name): state for name, state in self.roster.kept.items()}
         place = self.store.write(fleet.round, states, self._facts(self.log.size()))
         fleet.saved_round = fleet.round
         tell(fleet.callbacks, "on_save", fleet, place)
 
-    def _facts(self, log: int) -> dict[str, Any]:
-        fleet = self.fleet
-        kept = ("step", "status", "why", "best", "waited")
-        return {
-            "round": fleet.round,
-            "members": {
-                name: {key: getattr(t, key) for key in kept} | {"fingerprint": fingerprint(t)}
-                for name, t in fleet._trainees.items()
+    def _facts(self, log: int) -> Facts:
+        fleet, roster = self.fleet, self.roster
+        return Facts(
+            round=fleet.round,
+            members={
+                name: Progress(t.step, t.status, t.why, t.best, t.waited, fingerprint(t))  # type: ignore[arg-type]
+                for name, t in roster.trainees.items()
             },
-            "kept": list(fleet._kept),
-            "groups": [{"kind": group.kind, "members": group.names} for group in fleet._groups],
-            "choices": {name: asdict(choice) for name, choice in fleet.choices.items()},
-            "callbacks": [c.facts() if hasattr(c, "facts") else {} for c in fleet.callbacks],
-            "log": log,
-        }
+            kept=list(roster.kept),
+            groups=[GroupFacts(group.kind, group.names) for group in roster.groups],  # type: ignore[arg-type]
+            choices=fleet.choices,
+            callbacks=[c.facts() if hasattr(c, "facts") else {} for c in fleet.callbacks],
+            log=log,
+            never=roster.never,  # type: ignore[arg-type]
+        )
 
     def _begin(self, resume: bool) -> int:
         """Take up the last save if there is one and it is wanted; how long the log was then."""
@@ -211,41 +226,43 @@ class Loop:
                 raise InputError("there is nothing to resume", hint="give the fleet's folder: out=")
             return 0
         if not resume and self.fleet.saved_round == number_of(newest):
-            return self.store.facts(newest)["log"]  # this very fleet's: members were added or made anew since
+            return self.store.facts(newest).log  # this very fleet's: members were added or made anew since
         if not resume:
             hint = "go on with fit(resume=True), or give another folder"
             raise InputError("a fleet was saved here", where=str(self.store.folder), hint=hint)
         facts = self.store.facts(newest)
         self._check(facts)
-        fleet = self.fleet
-        for name, fact in facts["members"].items():
-            state = self.store.state(newest, name)
-            fleet._restore(name, state, {k: v for k, v in fact.items() if k != "fingerprint"})
-            self._saved[name] = (fact["step"], fact["status"])
-        fleet._kept = {name: self.store.state(newest, best_of(name)) for name in facts["kept"]}
-        fleet._groups = regrouped(facts["groups"], fleet._trainees)
-        fleet.choices = {name: Choice(**choice) for name, choice in facts["choices"].items()}
-        fleet.round = facts["round"]
-        for callback, fact in zip(fleet.callbacks, facts["callbacks"], strict=False):
+        fleet, roster = self.fleet, self.roster
+        states = {name: self.store.state(newest, name, roster.state(name)) for name in facts.members}
+        kept = {name: self.store.state(newest, best_of(name), roster.state(name)) for name in facts.kept}
+        for name, progress in facts.members.items():
+            roster.restore(name, states[name], progress)
+            self._saved[name] = (progress.step, progress.status)
+        roster.kept, fleet.choices, fleet.round = kept, dict(facts.choices), facts.round
+        roster.groups = regrouped([(group.kind, group.members) for group in facts.groups], roster.trainees)
+        for callback, fact in zip(fleet.callbacks, facts.callbacks, strict=False):
             if fact:
                 callback.restore(fact)
-        joined = [n for n, t in fleet._trainees.items() if t.running and n not in facts["members"]]
-        if joined:
-            fleet._regroup()
-        return facts["log"]
+        if any(trainee.member.name not in facts.members for trainee in roster.running):
+            self._regroup()
+        return facts.log
 
-    def _check(self, facts: Mapping[str, Any]) -> None:
-        """Nothing if the save is this fleet's."""
-        fleet, where = self.fleet, str(self.fleet.out)
-        for name, fact in facts["members"].items():
-            hint = "resume with the members it was saved with, or give another folder"
-            if name not in fleet:
+    def _check(self, facts: Facts) -> None:
+        """Nothing if the save is this fleet's; members start, or don't, as they did there."""
+        roster, where = self.roster, str(self.fleet.out)
+        hint = "resume with the members it was saved with, or give another folder"
+        for name in [*facts.members, *facts.never]:
+            if name not in roster.names:
                 raise InputError(
                     f"the save has a member `{name}`, this fleet has none", where=where, hint=hint
                 )
-            if name in fleet._waiting:
-                fleet._start(name)
-            if fingerprint(fleet._trainees[name]) != fact["fingerprint"]:
+            if name in roster.waiting and name in facts.never:
+                del roster.waiting[name]
+                roster.never[name] = facts.never[name]
+            elif name in roster.waiting:
+                roster.start(name)
+            own = None if name in roster.never else fingerprint(roster.trainees[name])
+            if own != (facts.members[name].fingerprint if name in facts.members else None):
                 what = f"member `{name}` was saved with other settings, data or start"
                 raise InputError(what, where=where, hint=hint)
 

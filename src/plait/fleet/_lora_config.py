@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -97,6 +98,15 @@ def _matched(member: Member, base: nn.Module) -> list[tuple[str, nn.Module]]:
     ]
 
 
+def _named(member: Member, base: nn.Module) -> bool:
+    """Whether targets match a layer of the base, whatever is excluded."""
+    config = copy.copy(member.lora)
+    config.exclude_modules = None
+    if config.target_modules == "all-linear":
+        return bool(linear_layers(base))
+    return bool(_matched(dataclasses.replace(member, lora=config), base))
+
+
 def _ends(name: str, target: str) -> bool:
     return name == target or name.endswith(f".{target}")
 
@@ -115,6 +125,12 @@ def no_target(member: Member, base: nn.Module, reason: str) -> InputError:
     """What PEFT refused, in our words where targets are at fault and in PEFT's where not."""
     targets: Any = member.lora.target_modules
     if "not found in the base model" in reason or "No modules were targeted" in reason:
+        if member.lora.exclude_modules and _named(member, base):
+            excluded: Any = member.lora.exclude_modules
+            told = excluded if isinstance(excluded, str) else ", ".join(sorted(excluded))
+            what = f"`exclude_modules` ({told}) leaves out every layer that `target_modules` names"
+            hint = "name fewer, or leave it out"
+            return InputError(what, where=f"member `{member.name}`", hint=hint)
         return _unmatched([targets] if isinstance(targets, str) else sorted(targets or ()), member, base)
     return InputError(f"PEFT refuses this LoRA: {reason}", where=f"member `{member.name}`",
                       hint="see the options of peft.LoraConfig")  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from plait.errors import InputError, nearest
+from plait.errors import InputError, nearest, noted
 from plait.tasks import Task
 
 Schedule = Callable[[int, int], float]
@@ -104,12 +104,14 @@ class Member:
         if step < warmup:
             return self.lr * (step + 1) / (warmup + 1)
         if callable(self.schedule):
-            return self.lr * self.schedule(step, steps)
+            return self.lr * _factor(self, step, steps)
         done = (step - warmup) / max(steps - warmup, 1)
         factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
         return self.lr * factor[self.schedule]
 
 
+#: What a setting may be at most: products of two such, and quotients by 1 − β, stay within float32.
+_LARGE = 1e9
 #: Settings that count something.
 _WHOLE = ("batch_size", "accumulate", "evaluate_every")
 
@@ -122,11 +124,11 @@ def _is_number(value: object, *, whole: bool = False) -> bool:
 def _problems(member: Member) -> list[InputError]:
     where = f"member `{member.name}`"
     bounds: dict[str, tuple[float, float]] = {
-        "lr": (0, math.inf),
-        "weight_decay": (0, math.inf),
-        "eps": (0, math.inf),
+        "lr": (0, _LARGE),
+        "weight_decay": (0, _LARGE),
+        "eps": (0, _LARGE),
         "momentum": (0, 1),
-        "warmup": (0, math.inf),
+        "warmup": (0, _LARGE),
         "batch_size": (1, math.inf),
         "accumulate": (1, math.inf),
         "evaluate_every": (0, math.inf),
@@ -137,9 +139,8 @@ def _problems(member: Member) -> list[InputError]:
         whole = name in _WHOLE
         if not _is_number(value, whole=whole) or not low <= value <= high:
             kind = "a whole number" if whole else "a number"
-            hint = (
-                f"it is {kind} from {low:g} on" if high == math.inf else f"it goes from {low:g} to {high:g}"
-            )
+            until = "on" if high == math.inf else f"to {high:g}"
+            hint = f"it is {kind} from {low:g} {until}"
             found.append(InputError(f"`{name}` is {value!r}", where=where, hint=hint))
     betas: Any = member.betas
     pair = isinstance(betas, tuple | list) and len(betas) == 2
@@ -150,9 +151,10 @@ def _problems(member: Member) -> list[InputError]:
         found.append(InputError(f"`clip` is {member.clip!r}", where=where, hint=hint))
     if member.nesterov and not member.momentum:
         found.append(InputError("`nesterov` needs a momentum", where=where, hint="give momentum="))
-    for name in ("seed", "data_seed"):
+    for name in ("seed", "data_seed", "patience"):
         value = getattr(member, name)
-        if value is not None and not (_is_number(value, whole=True) and 0 <= value < 2**63):
+        good = value is not None and _is_number(value, whole=True) and 0 <= value < 2**63
+        if not good and (value is not None or name == "seed"):
             hint = "it is a whole number from 0 on"
             found.append(InputError(f"`{name}` is {value!r}", where=where, hint=hint))
     if (member.steps is None) == (member.epochs is None):
@@ -162,9 +164,9 @@ def _problems(member: Member) -> list[InputError]:
         found.append(InputError(what, where=where, hint="say every how many steps: evaluate_every="))
     for name in ("steps", "epochs"):
         value = getattr(member, name)
-        good = _is_number(value, whole=name == "steps") and 0 < value < math.inf
+        good = _is_number(value, whole=name == "steps") and 0 < value <= _LARGE
         if value is not None and not good:
-            hint = f"give a {'whole ' if name == 'steps' else ''}number above 0"
+            hint = f"give a {'whole ' if name == 'steps' else ''}number above 0, up to {_LARGE:g}"
             found.append(InputError(f"`{name}` is {value!r}", where=where, hint=hint))
     choices = {
         "optimizer": ("adamw", "sgd"),
@@ -176,6 +178,28 @@ def _problems(member: Member) -> list[InputError]:
         value = getattr(member, name)
         if value not in valid and not (name == "schedule" and callable(value)):
             found.append(InputError(f"`{name}` is `{value}`", where=where, hint=nearest(str(value), valid)))
+    for name in ("nesterov", "drop_last"):
+        value = getattr(member, name)
+        if value not in (True, False):
+            found.append(InputError(f"`{name}` is {value!r}", where=where, hint="it is True or False"))
+    return found or _kinds(member, where)
+
+
+def _kinds(member: Member, where: str) -> list[InputError]:
+    """What is of no kind that its setting takes; a schedule is tried."""
+    found = []
+    if not isinstance(member.name, str) or "\0" in member.name:
+        found.append(InputError(f"`name` is {member.name!r}", hint="give a string without a null byte"))
+    if not _is_task(member.task):
+        hint = "give a plait.Task, the name of one of the fleet's, or several of them"
+        found.append(InputError(f"`task` is {member.task!r}", where=where, hint=hint))
+    start = member.start
+    if start is not None and not (isinstance(start, nn.Module | str | Path | After) or callable(start)):
+        hint = "give a module, a function that makes one, a checkpoint's path, or After(another member)"
+        found.append(InputError(f"`start` is {start!r}", where=where, hint=hint))
+    if callable(member.schedule):
+        with noted(found):
+            _factor(member, 0, member.steps or 1)
     return found
 
 
@@ -184,11 +208,34 @@ def _described_task(task: Any) -> Any:
         return dict(task)
     if isinstance(task, Task):
         return task.name
-    return (
-        [_described_task(each) for each in task]
-        if isinstance(task, Sequence) and not isinstance(task, str)
-        else task
-    )
+    several = isinstance(task, Sequence) and not isinstance(task, str)
+    return [_described_task(each) for each in task] if several else task
+
+
+def _is_task(task: Any) -> bool:
+    """A task, a name, or a mixture of such."""
+    if isinstance(task, Sequence | Mapping) and not isinstance(task, str):
+        return all(isinstance(each, str if isinstance(task, Mapping) else Task | str) for each in task)
+    return task is None or isinstance(task, Task | str)
+
+
+def _factor(member: Member, step: int, steps: int) -> float:
+    """What a member's own schedule gives.
+
+    Raises:
+        InputError: it can't be called so, or gives no number from 0 on.
+    """
+    assert callable(member.schedule)
+    where, hint = f"member `{member.name}`", "it is a function of (step, steps) that gives a factor from 0 on"
+    try:
+        given: Any = member.schedule(step, steps)
+        factor = math.nan if isinstance(given, str | bytes) else float(given)
+    except Exception as error:
+        what = f"its schedule can't be used at step {step} of {steps}: {type(error).__name__}: {error}"
+        raise InputError(what, where=where, hint=hint) from error
+    if not 0 <= factor <= _LARGE:
+        raise InputError(f"its schedule gives {given!r} at step {step} of {steps}", where=where, hint=hint)
+    return factor
 
 
 def described(member: Member) -> dict[str, Any]:

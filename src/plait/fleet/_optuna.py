@@ -24,6 +24,7 @@ class OptunaPruning(Callback):
         trials: member → trial that its settings came from; a trial is asked for where there is none.
 
     Raises:
+        InputError: it is no study of one objective.
         MissingExtra: Optuna is not installed.
     """
 
@@ -32,11 +33,18 @@ class OptunaPruning(Callback):
             import optuna
         except ImportError as error:
             raise MissingExtra("optuna", "tune", "pruning with Optuna") from error
-        self._optuna, self.study = optuna, study
+        if not isinstance(study, optuna.Study):
+            hint = "give what optuna.create_study made"
+            raise InputError(f"a {type(study).__name__} is no study", hint=hint)
+        if len(study.directions) > 1:
+            what = f"the study has {len(study.directions)} objectives, a member one metric"
+            raise InputError(what, hint='make it with one: optuna.create_study(direction="…")')
+        self._optuna: Any = optuna
+        self.study: Any = study
         self.trials = dict(trials or {})
 
     def on_start(self, fleet: Fleet) -> None:
-        higher = {t.task.metric.higher_is_better for t in fleet._trainees.values()}
+        higher = {t.task.metric.higher_is_better for t in fleet._roster.trainees.values()}
         wanted = self._optuna.study.StudyDirection.MAXIMIZE
         if higher != {self.study.direction == wanted}:
             way = "maximize" if True in higher else "minimize"
@@ -56,7 +64,7 @@ class OptunaPruning(Callback):
                 fleet.drop(name, f"pruned by {type(self.study.pruner).__name__} at step {record['step']}")
 
     def on_finish(self, fleet: Fleet, member: str) -> None:
-        trainee, state = fleet._trainees[member], self._optuna.trial.TrialState
+        trainee, state = fleet._roster.trainees[member], self._optuna.trial.TrialState
         trial = self._trial(member)
         if trainee.status == "failed" or trainee.best is None:
             self.study.tell(trial, state=state.FAIL)
@@ -64,6 +72,11 @@ class OptunaPruning(Callback):
             self.study.tell(trial, state=state.PRUNED)
         else:
             self.study.tell(trial, trainee.best)
+
+    def on_end(self, fleet: Fleet) -> None:
+        for member in self.trials.keys() & fleet._roster.never.keys():
+            failed = self._optuna.trial.TrialState.FAIL
+            self.study.tell(self.trials[member], state=failed, skip_if_finished=True)
 
     def _trial(self, member: str) -> Any:
         if member not in self.trials:

@@ -16,6 +16,7 @@ from plait.fleet._adapter import adapted
 from plait.fleet._dropout import dropout
 from plait.fleet._groups import families
 from plait.fleet._pass import widest_network
+from plait.fleet._rows import like
 from plait.fleet._stacked import stacked
 from plait.fleet._trainee import State, Tensors, Trainee
 from plait.tasks import Batch
@@ -67,7 +68,11 @@ class Router:
             place_of = np.array([family.places.get(name, -1) for name in names], dtype=np.int64)
             places = place_of[codes]
             mine = np.flatnonzero(places >= 0)
-            for rows, outputs in self._passes(family, batch, mine, places[mine]):
+            if not len(mine):
+                continue
+            with like(batch, family.trainee) as taken:
+                passes = self._passes(family, taken, mine, places[mine])
+            for rows, outputs in passes:
                 if not found.numel():
                     found = outputs.new_full((len(codes), *outputs.shape[1:]), -torch.inf)
                 found = _placed(found, rows, outputs)
@@ -87,9 +92,11 @@ class Router:
                 continue
             trainee, state = self._adapters[name]
             network = adapted(trainee.member, trainee.network, trainee.task, state.parameters).eval()
-            part = {n: column[torch.from_numpy(rows)].to(self.device) for n, column in batch.items()}
-            with torch.no_grad():
-                yield rows, trainee.task.outputs(network, part).cpu()
+            part = {n: column[torch.from_numpy(rows)] for n, column in batch.items()}
+            with torch.no_grad(), like(part, trainee) as taken:
+                there = {n: column.to(self.device) for n, column in taken.items()}
+                outputs = trainee.task.outputs(network, there).cpu()
+            yield rows, outputs
 
     def _passes(
         self, family: _Family, batch: Batch, rows: NDArray[np.int64], places: NDArray[np.int64]

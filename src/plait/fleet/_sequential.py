@@ -46,7 +46,7 @@ class _Lone:
         self.trainee, self.device = trainee, device
         self.network = trainee.network.to(device)
         if trainee.member.lora is None:
-            _load(self.network, state)
+            state.put_into(self.network)
             self.parameters = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
             self.held = dict(self.network.named_parameters())
         else:
@@ -131,14 +131,6 @@ class _Lone:
 
 
 _MOMENTS = {"adamw": ("exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}
-
-
-def _load(network: nn.Module, state: State) -> None:
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            parameter.copy_(state.parameters[name])
-        for name, buffer in network.named_buffers():
-            buffer.copy_(state.buffers[name])
 
 
 def _optimizer(trainee: Trainee, parameters: dict[str, nn.Parameter]) -> torch.optim.Optimizer:

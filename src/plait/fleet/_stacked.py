@@ -50,7 +50,7 @@ class Stacked:
             first.member.optimizer,
             list(self.parameters.values()),
             [first.decays(n, p[0]) for n, p in self.parameters.items()],
-            momentum=any(t.member.momentum for t in trainees),
+            momentum=first.member.momentum > 0,
             nesterov=first.member.nesterov,
             threads=threads,
         )

@@ -7,13 +7,11 @@ beside its place and renamed, then older ones go. Files of members that have not
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import torch
@@ -21,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from plait.errors import InputError
+from plait.fleet._facts import Facts, read, written
 from plait.fleet._trainee import State
 
 _SAVES = "saves"
@@ -30,6 +29,10 @@ _FACTS = "fleet.json"
 #: What a save is renamed to while another of the same round takes its place.
 _ASIDE = ".old"
 _SAVE = re.compile(rf"\d+({re.escape(_ASIDE)})?")
+#: Saves and what was left of one that was not finished; whatever else lies there is somebody's.
+_OURS = re.compile(rf"{_SAVE.pattern}|\.\d+\.\d+")
+#: No optimizer keeps more.
+_MOMENTS = 2
 
 
 class Store:
@@ -44,14 +47,20 @@ class Store:
         self.saves = folder / _SAVES
 
     def newest(self) -> Path | None:
-        """The last whole save."""
-        if not self.saves.is_dir():
-            return None
-        whole = [p for p in self.saves.iterdir() if _SAVE.fullmatch(p.name) and (p / _FACTS).is_file()]
+        """The last whole save.
+
+        Raises:
+            InputError: the folder can't be read.
+        """
+        try:
+            found = list(self.saves.iterdir()) if self.saves.is_dir() else []
+        except OSError as error:
+            raise InputError(f"it can't be read: {error.strerror}", where=str(self.saves)) from error
+        whole = [p for p in found if _SAVE.fullmatch(p.name) and (p / _FACTS).is_file()]
         # of two of one round, the one that was not moved aside
         return max(whole, key=lambda p: (number_of(p), p.suffix != _ASIDE), default=None)
 
-    def write(self, number: int, states: Mapping[str, State | None], facts: Mapping[str, Any]) -> Path:
+    def write(self, number: int, states: Mapping[str, State | None], facts: Facts) -> Path:
         """Save; a member whose state is None has its file from the last save.
 
         Raises:
@@ -70,7 +79,7 @@ class Store:
                 elif state is not None:
                     save_file(_flat(state), path, {"step": str(state.step)})
                     _flush(path)
-            (beside / _FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+            (beside / _FACTS).write_text(written(facts), encoding="utf-8")
             _flush(beside / _FACTS)
             aside = place.with_name(place.name + _ASIDE)
             if place.exists():
@@ -85,37 +94,42 @@ class Store:
                 f"a save could not be written: {error}", where=str(self.folder), hint=hint
             ) from error
         for old in self.saves.iterdir():
-            if old != place:
+            if old != place and _OURS.fullmatch(old.name):
                 shutil.rmtree(old, ignore_errors=True)
         return place
 
-    def facts(self, place: Path) -> dict[str, Any]:
+    def facts(self, place: Path) -> Facts:
         """What a save says of its fleet.
 
         Raises:
-            InputError: it can't be read.
+            InputError: it can't be read, or is no fleet's.
         """
-        try:
-            return json.loads((place / _FACTS).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"it can't be read: {error}", where=str(place / _FACTS)) from error
+        return read(place / _FACTS)
 
-    def state(self, place: Path, name: str) -> State:
+    def state(self, place: Path, name: str, like: State) -> State:
         """A member's state.
 
+        Args:
+            place: the save.
+            name: of the member.
+            like: a state of it: the file must hold tensors of these names, shapes and types.
+
         Raises:
-            InputError: its file is missing or damaged.
+            InputError: its file is missing or damaged, or another's.
         """
         path = place / _file(name)
         state = State({}, {})
         try:
             with safe_open(path, "pt") as file:
-                state.step = int(file.metadata()["step"])
+                state.step = int((file.metadata() or {})["step"])
                 for key in file.keys():  # noqa: SIM118
                     kind, tensor_name = key.split(":", 1)
                     _part(state, kind)[tensor_name] = file.get_tensor(key)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise InputError(f"it can't be read: {error}", where=str(path)) from error
+        if (why := _difference(state, like)) is not None:
+            hint = "the file was changed or is another member's; start in another folder"
+            raise InputError(f"it is not this member's: {why}", where=str(path), hint=hint)
         return state
 
 
@@ -149,9 +163,26 @@ def _part(state: State, kind: str) -> dict[str, torch.Tensor]:
     if kind == "buffer":
         return state.buffers
     index = int(kind.removeprefix("moment"))
+    if index >= _MOMENTS:
+        raise ValueError(f"`{kind}`")
     while len(state.moments) <= index:
         state.moments.append({})
     return state.moments[index]
+
+
+def _difference(state: State, like: State) -> str | None:
+    """The first tensor of a state that another has not, or has otherwise; moments are like parameters."""
+    pairs = [(state.parameters, like.parameters), (state.buffers, like.buffers)]
+    for own, wanted in pairs:
+        if lost := sorted(wanted.keys() - own.keys()):
+            return f"it has no `{lost[0]}`"
+    for own, wanted in [*pairs, *((moment, like.parameters) for moment in state.moments)]:
+        for name, tensor in own.items():
+            if name not in wanted:
+                return f"`{name}` is none of its tensors"
+            if (tensor.shape, tensor.dtype) != (wanted[name].shape, wanted[name].dtype):
+                return f"`{name}` is {tuple(tensor.shape)} in {tensor.dtype}"
+    return None
 
 
 def _link(old: Path, new: Path) -> None:

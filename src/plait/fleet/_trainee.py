@@ -6,6 +6,7 @@ import functools
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -32,6 +33,14 @@ class State:
     buffers: Tensors
     moments: list[Tensors] = field(default_factory=list)
     step: int = 0
+
+    def put_into(self, network: nn.Module) -> None:
+        """Give a network these weights and buffers."""
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                parameter.copy_(self.parameters[name])
+            for name, buffer in network.named_buffers():
+                buffer.copy_(self.buffers[name])
 
 
 @dataclass

@@ -53,14 +53,14 @@ class TrainerCallbacks(Callback):
         if member not in self._runs:
             given = self._given
             own = list(given(member)) if callable(given) else [copy.deepcopy(each) for each in given]
-            self._runs[member] = run = _Run(fleet, fleet._trainees[member], own)
+            self._runs[member] = run = _Run(fleet, fleet._roster.trainees[member], own)
             run.call("on_init_end")
             run.call("on_train_begin")
             run.restore(self._kept.pop(member, None))
         return self._runs[member]
 
     def on_start(self, fleet: Fleet) -> None:
-        for member, trainee in fleet._trainees.items():
+        for member, trainee in fleet._roster.trainees.items():
             if trainee.running:
                 self._run(fleet, member)
 
@@ -85,7 +85,7 @@ class TrainerCallbacks(Callback):
         self._stop(fleet, run)
 
     def on_save(self, fleet: Fleet, folder: Path) -> None:
-        for member, trainee in fleet._trainees.items():
+        for member, trainee in fleet._roster.trainees.items():
             if trainee.running and member in self._runs:
                 self._runs[member].call("on_save", checkpoint=str(folder))
 

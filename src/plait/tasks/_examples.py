@@ -76,6 +76,17 @@ class Ragged:
     padding: Mapping[str, int] = field(default_factory=dict)
     source: Sequence[str] | None = None
 
+    def __post_init__(self) -> None:
+        if not self.sequences:
+            hint = "give name → one sequence per example; columns alone are `Columns`"
+            raise InputError("ragged examples have no sequences", hint=hint)
+        lengths = {name: len(held) for part in (self.sequences, self.columns) for name, held in part.items()}
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"`{name}` {length}" for name, length in lengths.items())
+            raise InputError(
+                f"columns of unequal length: {told}", hint="every column needs one row per example"
+            )
+
     def __len__(self) -> int:
         return len(next(iter(self.sequences.values())))
 

@@ -14,7 +14,7 @@ from plait.tasks._losses import IGNORED, NextToken
 from plait.tasks._meet import ByKeywords
 from plait.tasks._metrics import bits_per_byte
 from plait.tasks._packing import best_fit
-from plait.tasks._task import Task
+from plait.tasks._task import SPLITS, Task
 from plait.tasks._text import Reader, Tokens, text_bytes
 
 Rows = Iterable[Mapping[str, Any]]
@@ -61,7 +61,7 @@ def language_task(
         raise InputError("packing needs `max_length`", where=f"task `{name}`", hint="say how long a row is")
     if max_length is not None and max_length < 2:
         raise InputError(f"`max_length` is {max_length}", where=f"task `{name}`", hint="give 2 or more")
-    splits = _splits(data)
+    splits = _splits(data, f"task `{name}`")
     reader = Reader(tokenizer, completion_only_loss, assistant_only_loss)
     made: dict[str, Examples] = {}
     for split, rows in splits.items():
@@ -73,10 +73,18 @@ def language_task(
     return Task(name, made, loss=NextToken(), metric=bits_per_byte(), meet=meet, about=about)
 
 
-def _splits(data: Any) -> dict[str, Any]:
-    if isinstance(data, Mapping):
-        return {str(split): rows for split, rows in data.items()}
-    return {"train": data}
+def _splits(data: Any, where: str) -> dict[str, Any]:
+    """Rows by split."""
+    splits = dict(data) if isinstance(data, Mapping) else {"train": data}
+    for split, rows in splits.items():
+        if split not in SPLITS:
+            told = ", ".join(f"`{name}`" for name in SPLITS)
+            hint = f"splits are {told}; rows without one are a list of mappings, such as one with `text`"
+            raise InputError(f"`{split}` is no split", where=where, hint=hint)
+        if isinstance(rows, str) or not isinstance(rows, Iterable):
+            hint = "give a list of mappings, such as one with `text`, or a Hugging Face dataset"
+            raise InputError(f"{rows!r} are no rows", where=f"{where}, split `{split}`", hint=hint)
+    return splits
 
 
 def _documents(reader: Reader, rows: Rows, length: int | None, where: str) -> list[Tokens]:

@@ -1,0 +1,177 @@
+"""Who is in a fleet: members that wait, that train and that have ended, and what each is at the moment."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from plait.errors import InputError, nearest
+from plait.fleet._adapter import adapted
+from plait.fleet._build import base_of, build, build_adapter, find_task, started
+from plait.fleet._check import check_names
+from plait.fleet._facts import Progress
+from plait.fleet._groups import Group
+from plait.fleet._member import After, Member
+from plait.fleet._trainee import State, Trainee
+from plait.tasks import Task
+
+
+class FleetWarning(UserWarning):
+    """A member of a fleet ended as it should not."""
+
+
+class Roster:
+    """Members of a fleet, from joining to their end.
+
+    Args:
+        tasks: those that members name.
+        model: where members start that don't say.
+    """
+
+    def __init__(self, tasks: Mapping[str, Task], model: nn.Module | Callable[[], nn.Module] | None) -> None:
+        self.tasks, self.model = tasks, model
+        self.trainees: dict[str, Trainee] = {}
+        self.waiting: dict[str, Member] = {}
+        #: Those that ended before they could start: how, and why.
+        self.never: dict[str, tuple[str, str]] = {}
+        #: What no backend holds.
+        self.states: dict[str, State] = {}
+        #: The weights of the best validation, of members that end with those.
+        self.kept: dict[str, State] = {}
+        self.groups: list[Group] = []
+        self._bases: dict[Any, nn.Module] = {}
+        self._mixtures: dict[Any, Task] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """All members."""
+        return [*self.trainees, *self.waiting, *self.never]
+
+    @property
+    def running(self) -> list[Trainee]:
+        """Those that take further steps."""
+        return [trainee for trainee in self.trainees.values() if trainee.running]
+
+    @property
+    def status(self) -> dict[str, str]:
+        """How each member is, as `Fleet.status` has it."""
+        found = {name: trainee.status for name, trainee in self.trainees.items()}
+        found |= dict.fromkeys(self.waiting, "waiting")
+        return found | {name: status for name, (status, _) in self.never.items()}
+
+    def trainee(self, name: str) -> Trainee:
+        """A member that has started.
+
+        Raises:
+            InputError: there is none of that name, it waits, or it ended before it could start.
+        """
+        if name in self.trainees:
+            return self.trainees[name]
+        if name in self.waiting:
+            hint = f"it waits for `{_first(self.waiting[name])}` to end"
+            raise InputError(f"member `{name}` has not started", hint=hint)
+        if name in self.never:
+            status, why = self.never[name]
+            raise InputError(f"member `{name}` never started: it is {status}", hint=why)
+        if not isinstance(name, str):
+            hint = ", ".join(f"`{own}`" for own in self.names[:8])
+            raise InputError(f"members are found by their names, and {name!r} is no string", hint=hint)
+        raise InputError(f"there is no member `{name}`", hint=nearest(name, self.names))
+
+    def state(self, name: str) -> State:
+        """A member's weights, buffers and moments as they are now."""
+        self.trainee(name)
+        if name in self.states:
+            return self.states[name]
+        group = next(group for group in self.groups if name in group.names)
+        assert group.backend is not None
+        return group.backend.state(group.names.index(name))
+
+    def network(self, name: str) -> nn.Module:
+        """A member's network with its weights of the moment; a copy, but for a base that adapters share."""
+        trainee, state = self.trainee(name), self.state(name)
+        if trainee.member.lora is not None:
+            return adapted(trainee.member, trainee.network, trainee.task, state.parameters).eval()
+        network = copy.deepcopy(trainee.network).to("cpu")
+        state.put_into(network)
+        return network.eval()
+
+    # ---- joining and starting
+
+    def join(self, members: Sequence[Member]) -> None:
+        """New members; those that need not wait start."""
+        check_names(members, self.names)
+        for member in members:
+            first = _first(member)
+            if first in self.never:
+                what = f"it starts after `{first}`, which never started"
+                raise InputError(what, where=f"member `{member.name}`", hint="give it another start")
+            find_task(member, self.tasks, self._mixtures).split("train")
+            self.waiting[member.name] = member
+            before = None if first is None else self.trainees.get(first)
+            if first is None or (before is not None and not before.running):
+                self.start(member.name)
+
+    def start(self, name: str) -> None:
+        """A waiting member starts."""
+        member = self.waiting.pop(name)
+        task, first = find_task(member, self.tasks, self._mixtures), _first(member)
+        if member.lora is not None:
+            trainee = build_adapter(member, task, self._base(member))
+        else:
+            trainee = build(member, task, self.model, None if first is None else self.network(first))
+        state = trainee.initial()
+        if member.lora is not None and first is not None:
+            state = started(member, state, self.state(first))
+        self.trainees[name], self.states[name] = trainee, state
+
+    def start_after(self, ended: str) -> None:
+        """Those start that waited for a member."""
+        for name, member in list(self.waiting.items()):
+            if _first(member) == ended:
+                self.start(name)
+
+    def _base(self, member: Member) -> nn.Module:
+        """The one base of all members with adapters that start alike."""
+        if isinstance(member.start, After):
+            return self.trainees[member.start.member].network
+        source = self.model if member.start is None else member.start
+        key = source if isinstance(source, str | Path) else id(source)
+        if key not in self._bases:
+            self._bases[key] = base_of(member, self.model)
+        return self._bases[key]
+
+    # ---- ending
+
+    def end(self, name: str, status: str, why: str) -> None:
+        """A member takes no further step; one that waits never starts, nor do those that wait for it."""
+        if name in self.waiting:
+            member = self.waiting.pop(name)
+            self.never[name] = status, why
+            for other in [n for n, m in self.waiting.items() if _first(m) == name]:
+                reason = f"it starts after `{member.name}`, which never started"
+                warnings.warn(f"member `{other}` failed: {reason}", FleetWarning, stacklevel=3)
+                self.end(other, "failed", reason)
+        elif name not in self.never and self.trainee(name).running:
+            self.trainees[name].status, self.trainees[name].why = status, why
+
+    def remove(self, name: str) -> None:
+        """Forget a member that has ended."""
+        del self.trainees[name], self.states[name]
+        self.groups = [group for group in self.groups if name not in group.names]
+
+    def restore(self, name: str, state: State, progress: Progress) -> None:
+        """A member as it was saved."""
+        self.states[name], trainee = state, self.trainees[name]
+        trainee.step, trainee.status, trainee.why = progress.step, progress.status, progress.why
+        trainee.best, trainee.waited = progress.best, progress.waited
+
+
+def _first(member: Member) -> str | None:
+    """The member that one waits for."""
+    return member.start.member if isinstance(member.start, After) else None
