@@ -15,7 +15,17 @@ from plait.errors import InputError, nearest, raise_all
 from plait.fleet._adapter import headed
 from plait.fleet._member import After, Member
 from plait.fleet._trainee import State, Trainee
-from plait.tasks import Columns, CrossEntropy, PackedTokens, Ragged, Subset, Suite, Task, check_packing
+from plait.tasks import (
+    Batch,
+    CrossEntropy,
+    PackedTokens,
+    Suite,
+    Task,
+    check_labels,
+    check_packing,
+    known_labels,
+    label_problem,
+)
 
 
 def named_tasks(tasks: Suite | Sequence[Task] | Mapping[str, Task] | Task | None) -> dict[str, Task]:
@@ -122,8 +132,7 @@ def build(
     if not any(p.requires_grad for p in network.parameters()):
         raise InputError("no parameter is trained", where=_where(member), hint="set requires_grad of some")
     _check_validation(member, task)
-    _try(member, task, network)
-    return Trainee(member, task, network, steps)
+    return Trainee(member, task, network, steps, _try(member, task, network))
 
 
 def build_adapter(member: Member, task: Task, base: nn.Module) -> Trainee:
@@ -135,7 +144,7 @@ def build_adapter(member: Member, task: Task, base: nn.Module) -> Trainee:
     trainee = Trainee(member, task, base, member.length(len(task.split("train"))))
     trainee.initial()
     _check_validation(member, task)
-    _try(member, task, headed(base, task, base))
+    trainee.classes = _try(member, task, headed(base, task, base))
     return trainee
 
 
@@ -192,8 +201,11 @@ def _loaded(member: Member, body: nn.Module, path: str) -> nn.Module:
         raise error.located(lambda where: f"{own}: {where}" if where else own) from error
 
 
-def _try(member: Member, task: Task, network: nn.Module) -> None:
+def _try(member: Member, task: Task, network: nn.Module) -> int | None:
     """Two examples through the network: data, network, head and loss fit each other.
+
+    Returns:
+        what `Trainee.classes` is.
 
     Raises:
         InputError: they don't; it says what PyTorch said.
@@ -208,7 +220,7 @@ def _try(member: Member, task: Task, network: nn.Module) -> None:
             device = next(network.parameters()).device
             batch = {name: column.to(device) for name, column in batch.items()}
             outputs = task.outputs(network, batch)
-            _check_labels(member, task, outputs)
+            classes = _check_labels(member, task, outputs, batch)
             values, weights = task.loss(outputs, batch)
             if isinstance(task.meet, PackedTokens):
                 check_packing(network, (batch["input_ids"][0].tolist() * 4)[:16])
@@ -228,6 +240,7 @@ def _try(member: Member, task: Task, network: nn.Module) -> None:
         raise InputError(
             what, where=_where(member), hint="a loss gives one value and one weight for each example"
         )
+    return classes
 
 
 def _check_validation(member: Member, task: Task) -> None:
@@ -237,21 +250,27 @@ def _check_validation(member: Member, task: Task) -> None:
         raise InputError(what, where=_where(member), hint="give the task one, or leave them out")
 
 
-def _check_labels(member: Member, task: Task, outputs: Any) -> None:
-    """Nothing if the network has an output for every label that is held in memory."""
-    if not isinstance(task.loss, CrossEntropy) or not isinstance(outputs, Tensor):
-        return
-    for split in ("train", "validation"):
-        examples = task.splits.get(split)
-        held = examples.whole if isinstance(examples, Subset) else examples
-        if isinstance(held, Columns | Ragged) and task.loss.label in held.columns:
-            highest = int(held.columns[task.loss.label].max())
-            if highest >= outputs.shape[-1]:
-                what = f"label {highest} is out of range: the network has {outputs.shape[-1]} outputs"
-                where = f"{_where(member)}, task `{task.name}`, split `{split}`"
-                raise InputError(
-                    what, where=where, hint="give it an output for each class, or mend the labels"
-                )
+def _check_labels(member: Member, task: Task, outputs: Any, batch: Batch) -> int | None:
+    """Nothing if the network has an output for every label; their number, if labels show in batches alone."""
+    logits = getattr(outputs, "logits", outputs)
+    if not isinstance(task.loss, CrossEntropy) or not isinstance(logits, Tensor):
+        return None
+    classes, where = logits.shape[-1], f"{_where(member)}, task `{task.name}`"
+    labels = {
+        split: known_labels(task.splits[split], task.loss.label)
+        for split in ("train", "validation")
+        if split in task.splits
+    }
+    problems = [
+        label_problem(known, classes, f"{where}, split `{split}`")
+        for split, known in labels.items()
+        if known is not None
+    ]
+    raise_all([problem for problem in problems if problem is not None])
+    if labels["train"] is not None:
+        return None
+    check_labels(task.loss, batch, classes, f"{where}, split `train`")
+    return classes
 
 
 def _first_line(error: Exception) -> str:

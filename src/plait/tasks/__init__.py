@@ -4,6 +4,7 @@ from plait.tasks._compare import Difference, compare, regressions
 from plait.tasks._evaluate import evaluate
 from plait.tasks._examples import Batch, Columns, Examples, Items, Ragged, as_examples, digest
 from plait.tasks._find import Source, Unavailable, find
+from plait.tasks._labels import check_labels, known_labels, label_problem
 from plait.tasks._language import PackedTokens, language_task
 from plait.tasks._lm_eval import evaluate_lm
 from plait.tasks._losses import IGNORED, CrossEntropy, Loss, NextToken, SquaredError
@@ -61,12 +62,15 @@ __all__ = [
     "accuracy",
     "as_examples",
     "bits_per_byte",
+    "check_labels",
     "check_packing",
     "compare",
     "digest",
     "evaluate",
     "evaluate_lm",
     "find",
+    "known_labels",
+    "label_problem",
     "language_task",
     "load_suite",
     "macro_f1",
