@@ -115,6 +115,13 @@ class Items:
     columns: Mapping[str, Tensor] = field(default_factory=dict)
     source: Sequence[str] | None = None
 
+    def __post_init__(self) -> None:
+        told = {f"{len(column)} rows of `{name}`": len(column) for name, column in self.columns.items()}
+        told |= {} if self.source is None else {f"{len(self.source)} sources": len(self.source)}
+        for what, count in told.items():
+            if count != len(self):
+                raise InputError(f"{what} for {len(self)} examples")
+
     def __len__(self) -> int:
         return len(self.data)
 

@@ -12,6 +12,7 @@ from torch import nn
 from plait.errors import InputError, nearest, raise_all
 from plait.tasks._examples import Batch, Examples, as_examples
 from plait.tasks._labels import known_labels, label_problem
+from plait.tasks._leaks import leaks
 from plait.tasks._losses import CrossEntropy, Loss
 from plait.tasks._meet import ByInput, Meet
 from plait.tasks._metrics import Metric, accuracy
@@ -109,29 +110,9 @@ def _problems(task: Task) -> list[InputError]:
                 None if labels is None else label_problem(labels, _classes(task), f"{where}, split `{name}`")
             )
             problems += [wrong] if wrong is not None else []
-    return problems + _leaks(task, where)
+    return problems + leaks(task.splits, getattr(task.loss, "label", None), where)
 
 
 def _classes(task: Task) -> int | None:
     last = [module for module in task.head.modules() if isinstance(module, nn.Linear)] if task.head else []
     return last[-1].out_features if last else None
-
-
-def _leaks(task: Task, where: str) -> list[InputError]:
-    """Splits that share a source."""
-    sources = {
-        name: set(source)
-        for name, examples in task.splits.items()
-        if (source := getattr(examples, "source", None)) is not None
-    }
-    names = list(sources)
-    return [
-        InputError(
-            f"splits `{first}` and `{second}` share `{sorted(sources[first] & sources[second])[0]}`",
-            where=where,
-            hint="split by source, so that nothing leaks from training into scores",
-        )
-        for position, first in enumerate(names)
-        for second in names[position + 1 :]
-        if sources[first] & sources[second]
-    ]
