@@ -65,7 +65,9 @@ def test_names_that_are_not_there(suite):
     )
     assert "there is no task `ood`" in message(suite.base(), suite, heads={"ood": digit_tasks.head(2)})
     assert "a int is no suite" in message(suite.base(), 3)
-    assert "no task is chosen" in message(suite.base(), suite, tasks=[])
+    assert "`tasks` is []" in message(suite.base(), suite, tasks=[])
+    said = message(suite.base(), suite, tasks="digit")
+    assert "`tasks` is 'digit'\n  hint: give a list of names" in said
 
 
 def test_heads_that_do_not_fit(suite, tmp_path):

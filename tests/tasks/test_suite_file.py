@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from plait.errors import InputError
-from plait.tasks import NextToken, SquaredError, Unavailable, load_suite, suite_names
+from plait.tasks import NextToken, SquaredError, Unavailable, evaluate, load_suite, suite_names
 
 HEAD = "suite: mine\nbase: {call: 'test_suite_file:body'}\nwidth: 4\ntasks:\n"
 CSV = "  - {name: t, classes: 2, input: x, data: {csv: t.csv, shares: {train: 0.5, test: 0.5}}}\n"
@@ -159,6 +159,34 @@ def test_the_suite_goes_on_without_a_file_that_is_not_there(write):
     suite = load_suite(write(text))
     assert [task.name for task in suite.tasks] == ["t"]
     assert "there is no file `gone.csv`" in suite.missing["u"]
+
+
+def test_only_the_tasks_that_are_asked_for_are_made(write):
+    broken = CSV.replace("name: t", "name: u").replace("input: x", "input: gone")
+    gone = CSV.replace("name: t", "name: v").replace("t.csv", "gone.csv")
+    path = write(HEAD + CSV + broken + gone)
+    suite = load_suite(path, tasks=["t"])
+    assert [task.name for task in suite.tasks] == ["t"]
+    assert (suite.left_out, dict(suite.missing)) == (("u", "v"), {})
+    for tasks, message in (
+        (["u"], "there is no column `gone`"),
+        (["t", "v"], "suite `mine`: task `v` is missing: there is no file `gone.csv`"),
+        (["tt"], "suite `mine`: there is no task `tt`\n  hint: did you mean `t`"),
+        ([], r"`tasks` is \[\]"),
+        ("t", "`tasks` is 't'\n  hint: give a list of names"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_suite(path, tasks=tasks)
+    with pytest.raises(InputError, match="task `u` was left out"):
+        suite["u"]
+
+
+def test_evaluation_makes_only_the_tasks_that_it_scores(write):
+    path = write(HEAD + CSV + CSV.replace("name: t", "name: u").replace("input: x", "input: gone"))
+    heads = {name: nn.Linear(4, 2) for name in "tu"}
+    assert evaluate(body(), path, tasks=["t"], heads=heads, bootstrap=0).tasks == ["t"]
+    with pytest.raises(InputError, match="there is no task `w`"):
+        evaluate(body(), path, tasks=["t"], heads={"w": heads["t"]})
 
 
 @pytest.mark.parametrize("name", ["clip-8", "clip-14", "clip-20", "mergebench"])

@@ -16,6 +16,7 @@ from torch import nn
 from plait.errors import InputError, nearest
 from plait.tasks._bootstrap import draws, interval
 from plait.tasks._examples import Columns, Examples, Ragged, digest
+from plait.tasks._gather import check_asked
 from plait.tasks._metrics import Floats
 from plait.tasks._network import Model, at_rest, named_models, network, untrained, with_head
 from plait.tasks._pass import numbers
@@ -54,7 +55,7 @@ def evaluate(
             list or by name.
         suite: a suite, its name or YAML file, or a single task.
         split: which part of each task.
-        tasks: which of the suite's tasks; all if None.
+        tasks: which of the suite's tasks; all if None. Others of a suite that is named are not even made.
         heads: task → head: a module, a body with its head (as fleets give), or a folder with
             `head.safetensors`; or a folder with such a folder for each task. A task that has none here is
             scored with the head that it brings.
@@ -77,10 +78,9 @@ def evaluate(
     _check_numbers(batch_size=(batch_size, 1), bootstrap=(bootstrap, 0), seed=(seed, 0))
     _check_device(device)
     named = named_models(models)
-    whole = _suite(suite, data)
+    check_asked(tasks)
+    whole = _suite(suite, data, tasks)
     chosen = [whole[name] for name in dict.fromkeys(tasks)] if tasks is not None else list(whole.tasks)
-    if not chosen:
-        raise InputError("no task is chosen", where=f"suite `{whole.name}`")
     _check_split(chosen, split)
     own_heads = _heads(heads, whole)
     measured: _Measured = {}
@@ -138,13 +138,15 @@ def _fingerprint(examples: Examples) -> str:
     return digest(examples) if isinstance(held, Columns | Ragged) else ""
 
 
-def _suite(suite: Suite | Task | str | os.PathLike[str], data: str | Path | None) -> Suite:
+def _suite(
+    suite: Suite | Task | str | os.PathLike[str], data: str | Path | None, tasks: Sequence[str] | None
+) -> Suite:
     if isinstance(suite, Suite):
         return suite
     if isinstance(suite, Task):
         return Suite(suite.name, (suite,), _no_base)
     if isinstance(suite, str | os.PathLike):
-        return load_suite(suite if isinstance(suite, str) else Path(suite), data)
+        return load_suite(suite if isinstance(suite, str) else Path(suite), data, tasks=tasks)
     raise InputError(f"a {type(suite).__name__} is no suite", hint="give a Suite, a Task, or a suite's name")
 
 
@@ -161,7 +163,7 @@ def _heads(heads: Heads | None, suite: Suite) -> dict[str, Any]:
     if not isinstance(heads, Mapping):
         raise InputError(f"a {type(heads).__name__} is no heads", hint="give a mapping of tasks to heads")
     for name in heads:
-        if name not in suite.missing:
+        if name not in suite.missing and name not in suite.left_out:
             suite[name]
     return dict(heads)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -47,11 +47,12 @@ _MEETS: Mapping[str, Callable[[], Meet]] = {
 }
 
 
-def load_suite_file(path: str | Path) -> Suite:
+def load_suite_file(path: str | Path, tasks: Sequence[str] | None = None) -> Suite:
     """The suite that a YAML file describes; `docs/suites.md` has the grammar.
 
     Args:
         path: of the file; what it names is found relative to it.
+        tasks: as for `load_suite`.
 
     Raises:
         InputError: the file says something that it can't; all problems are named, with their lines.
@@ -64,16 +65,16 @@ def load_suite_file(path: str | Path) -> Suite:
     makers = {task.name: partial(_task, task, document, path.parent) for task in document.tasks}
     if len(makers) < len(document.tasks):
         raise InputError("two tasks have one name", where=str(path))
-    tasks, missing = gather(makers)
-    if not tasks:
-        reasons = "; ".join(dict.fromkeys(missing.values()))
+    found = gather(document.suite, makers, tasks)
+    if not found["tasks"]:
+        reasons = "; ".join(dict.fromkeys(found["missing"].values()))
         raise Unavailable(f"no task can be had: {reasons}", where=f"suite `{document.suite}`")
     about = (
         document.about if document.run_by_plait else f"{document.about} Not run by plait's authors.".strip()
     )
     experts = {task.name: task.expert for task in document.tasks if task.expert}
     base = partial(_base, document.base, path.parent)
-    return Suite(document.suite, tasks, base, missing, about, experts)
+    return Suite(document.suite, base=base, about=about, experts=experts, **found)
 
 
 def _task(task: TaskDocument, suite: SuiteDocument, folder: Path) -> Task:
