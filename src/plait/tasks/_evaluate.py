@@ -75,8 +75,8 @@ def evaluate(
         InputError: a model is no model or of another architecture; a suite, task or split is not there; a
             label is out of its head's range; a head is not there.
     """
-    _check_numbers(batch_size=(batch_size, 1), bootstrap=(bootstrap, 0), seed=(seed, 0))
-    _check_device(device)
+    check_numbers(batch_size=(batch_size, 1), bootstrap=(bootstrap, 0), seed=(seed, 0))
+    check_device(device)
     named = named_models(models)
     check_asked(tasks)
     whole = _suite(suite, data, tasks)
@@ -175,13 +175,15 @@ def _check_split(tasks: Sequence[Task], split: str) -> None:
         task.split(split)
 
 
-def _check_numbers(**given: tuple[int, int]) -> None:
+def check_numbers(**given: tuple[int, int]) -> None:
+    """Nothing if each value, the first of a pair, is a whole number and not below the second."""
     for name, (value, low) in given.items():
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
             raise InputError(f"`{name}` is {value!r}", hint=f"give a whole number from {low} on")
 
 
-def _check_device(device: str | None) -> None:
+def check_device(device: str | None) -> None:
+    """Nothing if there is such a device."""
     if device is None:
         return
     try:
@@ -197,7 +199,7 @@ def _threads(count: int | None) -> Iterator[None]:
     if count is None:
         yield
         return
-    _check_numbers(threads=(count, 1))
+    check_numbers(threads=(count, 1))
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -52,9 +52,15 @@ def load_suite(
     """
     name = str(name)
     if name.endswith((".yaml", ".yml")):
+        if data is not None:
+            hint = "leave out `data`: the paths that a file names start from its folder"
+            raise InputError("a suite's file says itself where its data lie", where=name, hint=hint)
         return load_suite_file(name, tasks)
     if name in _MODULES:
         return import_module(f"plait.tasks.suites.{name}").load(data, tasks)
     if name not in suite_names():
-        raise InputError(f"there is no suite `{name}`", hint=nearest(name, suite_names()))
+        beside = next((f"{name}{end}" for end in (".yaml", ".yml") if Path(f"{name}{end}").is_file()), None)
+        hint = f"did you mean `{beside}`?" if beside else nearest(name, suite_names())
+        hint = "a suite's file ends in .yaml" if Path(name).is_file() else hint
+        raise InputError(f"there is no suite `{name}`", hint=hint)
     return load_suite_file(Path(__file__).parent / f"{name}.yaml", tasks)
