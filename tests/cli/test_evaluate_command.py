@@ -50,6 +50,7 @@ def _place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     Path("tiny.yaml").write_text(SUITE)
     Path("tiny_body.py").write_text(BODY)
+    Path("notes.json").write_text("{}")
     X, y = load_digits(return_X_y=True)
     np.savez("digits.npz", input=(X[1500:] / 16).astype("float32"), digit=y[1500:], odd=y[1500:] % 2)
     for name, outputs in (("digit", 10), ("odd", 2)):
@@ -206,6 +207,15 @@ def test_nan_is_shown_and_is_a_regression(old, capsys):
         ((*TINY, "--device", "gpu"), "there is no device `gpu`"),
         ((*TINY, "--max-drop", "0.1"), "give --baseline"),
         ((*TINY, "--baseline", "./gone"), "./gone: no such file or folder"),
+        ((*TINY, "--baseline", "gone.json"), "gone.json: there is no such file"),
+        ((*TINY, "--baseline", "notes.json"), "notes.json: these are no scores"),
+        ((*TINY, "--baseline", "new", "--max-drop", "-1"), "greater than or equal to 0"),
+        ((*TINY, "--baseline", "new", "--max-drop", "nan"), "greater than or equal to 0"),
+        ((*TINY, "--baseline", "new", "--max-drop", "inf"), "--max-drop: `inf` is no drop"),
+        (("--suite", "tiny"), "there is no suite `tiny`\n  hint: did you mean `tiny.yaml`?"),
+        (("--suite", "digits.npz"), "there is no suite `digits.npz`\n  hint: a suite's file ends in .yaml"),
+        ((*TINY, "--data", "."), "tiny.yaml: a suite's file says itself where its data lie"),
+        (("--lm-tasks", "a.yaml", "--device", "gpu"), "there is no device `gpu`"),
         (("--suite", "tiny.yaml", "--heads", "odd=./gone"), "there is no head"),
         (("--suite", "tiny.yaml", "--heads", "a", "--heads", "odd=b"), "`a` names no task"),
         (("--suite", "tiny.yaml", "--heads", "ood=./gone"), "there is no task `ood`"),

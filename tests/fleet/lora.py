@@ -57,12 +57,15 @@ def _sequences(seed: int, count: int) -> list[list[int]]:
 
 def next_token(seed: int, count: int = 20) -> Task:
     """Next tokens of made-up sequences, of which some do not count."""
+    splits = {"train": _partly_counted(seed, count), "validation": _partly_counted(seed + 1000, count)}
+    return Task(f"tokens{seed}", splits, loss=NextToken(), metric=perplexity(), meet=ByKeywords())
+
+
+def _partly_counted(seed: int, count: int) -> Ragged:
     ids = _sequences(seed, count)
     labels = [[-100, -100, *row[2:]] if number % 3 else row for number, row in enumerate(ids)]
     masks = [[1] * len(row) for row in ids]
-    examples = Ragged({"input_ids": ids, "attention_mask": masks, "labels": labels}, padding={"labels": -100})
-    splits = {"train": examples, "validation": examples}
-    return Task(f"tokens{seed}", splits, loss=NextToken(), metric=perplexity(), meet=ByKeywords())
+    return Ragged({"input_ids": ids, "attention_mask": masks, "labels": labels}, padding={"labels": -100})
 
 
 def classes(seed: int, count: int, *, head: bool, examples: int = 20) -> Task:

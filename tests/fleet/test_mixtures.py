@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from plait.errors import InputError
 from plait.fleet import Fleet, Member
 from plait.fleet._stream import rows
-from plait.tasks import Headed, Heads, Task, evaluate, mixture
+from plait.tasks import Headed, Heads, Task, as_examples, evaluate, mixture
 
 BACKENDS = ("sequential", "stacked")
 
@@ -176,3 +176,17 @@ def test_what_cannot_be_mixed_is_told_with_the_member(task: object, said: str) -
     with pytest.raises(InputError, match=said) as error:
         Fleet([Member(name="joint", task=task, steps=1)], tasks(), model=network)  # type: ignore[arg-type]
     assert "member `joint`" in str(error.value)
+
+
+def test_a_label_that_a_task_of_a_mixture_has_no_output_for_is_told() -> None:
+    one = tasks()["one"]
+    rows = [(torch.zeros(12, dtype=torch.float64), label) for label in (0, 1, 2, 0, 7)]
+    late = Task("late", {"train": as_examples(Late(rows))}, head=nn.Linear(8, 4).double())
+    member = Member(name="joint", task=[one, late], steps=40, batch_size=8)
+    with pytest.raises(InputError, match=r"label 7 is out of range: the head has 4 outputs") as caught:
+        Fleet([member], model=network).fit(quiet=True)
+    assert f"example {30 + 4}" in str(caught.value)
+
+
+class Late(list):  # type: ignore[type-arg]
+    """Whose labels can't be looked at without making examples."""

@@ -188,8 +188,9 @@ def test_a_save_of_the_same_round_never_leaves_a_moment_without_one(
 
 def test_the_save_of_a_fleet_with_other_data_on_demand_or_another_rule_is_another() -> None:
     def mark(values: torch.Tensor, schedule: Any, metric: Metric = accuracy()) -> str:  # noqa: B008
-        data = torch.utils.data.TensorDataset(values, torch.zeros(8, dtype=torch.long))
-        learned = Task("t", {"train": data, "validation": data}, metric=metric)
+        labels = torch.zeros(8, dtype=torch.long)
+        train, validation = (torch.utils.data.TensorDataset(x, labels) for x in (values, values + 2))
+        learned = Task("t", {"train": train, "validation": validation}, metric=metric)
         member = Member(name="a", steps=1, schedule=schedule)
         return fingerprint(Trainee(member, learned, nn.Linear(3, 2), 1))
 

@@ -65,7 +65,9 @@ def test_names_that_are_not_there(suite):
     )
     assert "there is no task `ood`" in message(suite.base(), suite, heads={"ood": digit_tasks.head(2)})
     assert "a int is no suite" in message(suite.base(), 3)
-    assert "no task is chosen" in message(suite.base(), suite, tasks=[])
+    assert "`tasks` is []" in message(suite.base(), suite, tasks=[])
+    said = message(suite.base(), suite, tasks="digit")
+    assert "`tasks` is 'digit'\n  hint: give a list of names" in said
 
 
 def test_heads_that_do_not_fit(suite, tmp_path):
@@ -81,13 +83,16 @@ def test_heads_that_do_not_fit(suite, tmp_path):
 
 def test_labels_that_a_head_has_no_output_for(suite):
     said = message(suite.base(), suite["digit"], heads={"digit": digit_tasks.head(7)})
-    assert "task `digit`, split `test`: label 9 is out of range: the head has 7 outputs" in said
+    assert "task `digit`, split `test`, example 7: label 9 is out of range: the head has 7 outputs" in said
     assert "labels go from 0 to 6" in said
     X, _ = digit_tasks.pictures()
     for label in (-1, 2):
-        pairs = Items([(X[row], label if row == 30 else 0) for row in range(40)])
+        labels = [label if row == 30 else 0 for row in range(40)]
+        pairs = Items(
+            list(zip(X, labels, strict=False)), prepare=lambda pair: {"input": pair[0], "label": pair[1]}
+        )
         said = message(suite.base(), Task("pairs", {"test": pairs}, head=digit_tasks.head(2)), batch_size=16)
-        assert f"label {label} is out of range" in said
+        assert f"example 30: label {label} is" in said
 
 
 def test_a_split_that_has_become_empty(suite):

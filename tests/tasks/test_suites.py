@@ -194,6 +194,17 @@ def test_a_suite_goes_on_without_debian_and_says_so(monkeypatch, tmp_path):
         suite["tops"]
 
 
+@pytest.mark.parametrize(("suite", "name"), [("glyphs", "digits"), ("bytes", "reviews"), ("text", "films")])
+def test_a_shipped_suite_makes_what_is_asked_for(suite, name):
+    """And nothing else, which takes a fraction of the time."""
+    found = load_suite(suite, tasks=[name])
+    assert [task.name for task in found.tasks] == [name]
+    assert name not in found.left_out
+    assert len(found.left_out) > 3
+    with pytest.raises(InputError, match=f"suite `{suite}`: there is no task `nothing`"):
+        load_suite(suite, tasks=["nothing"])
+
+
 def test_labels_of_columns_are_checked_with_the_head():
     split = {"train": Columns({"input": torch.zeros(1, 1, 28, 28), "label": torch.tensor([10])})}
     with pytest.raises(InputError, match="label 10 is out of range"):

@@ -143,3 +143,30 @@ def test_ragged_examples_need_sequences_of_one_number():
         Ragged({})
     with pytest.raises(InputError, match="columns of unequal length: `a` 1, `label` 2"):
         Ragged({"a": [[1, 2]]}, {"label": torch.zeros(2)})
+
+
+def test_texts_beside_the_numbers_of_a_dataset_stay_out_of_batches():
+    from datasets import Dataset
+
+    rows = {"input": [[1.0], [2.0]], "label": [0, 1], "text": ["a", "b"], "words": [["a"], ["b", "c"]]}
+    assert sorted(as_examples(Dataset.from_dict(rows)).batch([0, 1])) == ["input", "label"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"input": [1.0, 2.0], "label": 0},
+        {"input": [1.0], "label": None},
+        {"input": [1.0]},
+        {"input": object(), "label": 0},
+    ],
+)
+def test_items_that_make_no_batch_are_refused(odd):
+    rows = [{"input": [1.0], "label": 0}] * 4
+    with pytest.raises(InputError, match=r"examples 0, 3: examples make no batch"):
+        Items([*rows[:3], odd]).batch([0, 3])
+
+
+def test_columns_of_items_are_taken_by_row():
+    examples = Items(range(4), prepare=lambda row: {"input": row}, columns={"label": torch.arange(4) * 2})
+    assert examples.batch([3, 1])["label"].tolist() == [6, 2]

@@ -83,8 +83,13 @@ def evaluate(
         settings |= {"device": device, "dtype": _type(dtype), "threads": threads, "data": data}
         settings |= {"split": split, "tasks": task or None, "heads": _heads(heads)}
         score = _on_suite(str(suite), settings)
+    if max_drop is not None and not math.isfinite(max_drop):
+        raise InputError(f"`{max_drop}` is no drop", where="--max-drop", hint="give a number from 0 on")
+    old = _saved(baseline)  # before what takes long
     scores = score(models)
-    differences, worse = _compared(scores, baseline, max_drop, score)
+    if old is None and baseline is not None:
+        old = score([baseline])
+    differences, worse = _compared(scores, old, max_drop)
     if as_json:
         more = {"differences": differences, "regressions": worse} if baseline is not None else {}
         print_json(scores.to_dict() | {name: [d.to_dict() for d in each] for name, each in more.items()})
@@ -136,17 +141,26 @@ def _heads(words: Sequence[str] | None) -> dict[str, str] | str | None:
     return dict(word.split("=", 1) for word in words)
 
 
+def _saved(baseline: str | None) -> Scores | None:
+    """The baseline's table, if it is one that was printed before."""
+    if baseline is None or not baseline.endswith(".json"):
+        return None
+    from plait.tasks import read_scores
+
+    try:
+        return read_scores(Path(baseline).read_text(encoding="utf-8"), baseline)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise InputError("there is no such file", where=baseline, hint="--json prints one") from error
+
+
 def _compared(
-    scores: Scores, baseline: str | None, max_drop: float | None, score: Any
+    scores: Scores, old: Scores | None, max_drop: float | None
 ) -> tuple[list[Difference], list[Difference]]:
     """All differences, and those that are regressions."""
-    if baseline is None:
+    if old is None:
         return [], []
-    from plait.tasks import compare, read_scores, regressions
+    from plait.tasks import compare, regressions
 
-    path = Path(baseline)
-    saved = path.suffix == ".json" and path.is_file()
-    old = read_scores(path.read_text(encoding="utf-8"), baseline) if saved else score([baseline])
     return compare(scores, old), [] if max_drop is None else regressions(scores, old, max_drop)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from plait.fleet._trainee import Trainee
-from plait.tasks import TASK, Batch, Columns, Examples, Subset, padding
+from plait.tasks import TASK, Batch, Columns, Subset, padding
 
 #: Lengths of sequences are filled up to a multiple of this, so that few shapes come up.
 _LENGTHS = 16
@@ -41,20 +41,23 @@ def gather(trainees: Sequence[Trainee], micro_batch: int, device: torch.device) 
         np.array_equal(rows, chosen[0]) for rows in chosen[1:]
     ):
         batch = first.batch(chosen[0])  # type: ignore[arg-type]
+        for trainee in trainees:
+            trainee.checked(batch, chosen[0])
         return Stack({name: t.to(device) for name, t in batch.items()}, None, True)
     longest = max(len(rows) for rows in chosen)
     counts = np.array([len(rows) for rows in chosen])
     # What fills up repeats a member's first example: numbers of its own kind, with weight 0.
     filled = [np.concatenate([rows, np.repeat(rows[:1], longest - len(rows))]) for rows in chosen]
-    batch = _stacked([t.examples for t in trainees], filled)
+    batch = _stacked(trainees, filled)
     rows = None
     if (counts < longest).any():
         rows = torch.from_numpy((np.arange(longest) < counts[:, None]).astype(np.float32)).to(device)
     return Stack({name: t.to(device) for name, t in batch.items()}, rows, False)
 
 
-def _stacked(examples: Sequence[Examples], rows: Sequence[NDArray[np.int64]]) -> Batch:
+def _stacked(trainees: Sequence[Trainee], rows: Sequence[NDArray[np.int64]]) -> Batch:
     """One gather if all rows lie in one table; a stack of batches otherwise."""
+    examples = [t.examples for t in trainees]
     tables = {id(e.whole) if isinstance(e, Subset) else id(e) for e in examples}
     table = examples[0].whole if isinstance(examples[0], Subset) else examples[0]
     if len(tables) == 1 and isinstance(table, Columns):
@@ -62,7 +65,7 @@ def _stacked(examples: Sequence[Examples], rows: Sequence[NDArray[np.int64]]) ->
         index = torch.from_numpy(np.concatenate(places))
         shape = (len(rows), len(rows[0]))
         return {n: c.index_select(0, index).unflatten(0, shape) for n, c in table.columns.items()}
-    batches = [e.batch(r) for e, r in zip(examples, rows, strict=True)]  # type: ignore[arg-type]
+    batches = [t.checked(t.examples.batch(r), r) for t, r in zip(trainees, rows, strict=True)]  # type: ignore[arg-type]
     columns = {name: column for batch in reversed(batches) for name, column in batch.items()}
     if TASK in columns:  # a member that learns one task has no column that says which
         batches = [

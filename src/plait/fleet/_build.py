@@ -12,21 +12,25 @@ import torch
 from torch import Tensor, nn
 
 from plait.checkpoint import load_into, open_model
-from plait.errors import InputError, nearest
+from plait.errors import InputError, nearest, raise_all
 from plait.fleet._adapter import headed
 from plait.fleet._check import check_measures
 from plait.fleet._member import After, Member
 from plait.fleet._trainee import State, Trainee
 from plait.tasks import (
-    Columns,
+    Batch,
+    Classes,
     CrossEntropy,
+    Loss,
     Mixed,
+    MixedLoss,
     PackedTokens,
-    Ragged,
-    Subset,
     Suite,
     Task,
+    check_labels,
     check_packing,
+    known_labels,
+    label_problem,
     mixture,
 )
 
@@ -110,8 +114,7 @@ def build(
         raise InputError("no parameter is trained", where=_where(member), hint="set requires_grad of some")
     _check_validation(member, task)
     _check_sparse(member, network)
-    _try(member, task, network)
-    return Trainee(member, task, network, steps)
+    return Trainee(member, task, network, steps, _try(member, task, network))
 
 
 def build_adapter(member: Member, task: Task, base: nn.Module) -> Trainee:
@@ -123,7 +126,7 @@ def build_adapter(member: Member, task: Task, base: nn.Module) -> Trainee:
     trainee = Trainee(member, task, base, member.length(len(task.split("train"))))
     trainee.initial()
     _check_validation(member, task)
-    _try(member, task, headed(base, task, base))
+    trainee.classes = _try(member, task, headed(base, task, base))
     return trainee
 
 
@@ -193,8 +196,11 @@ def _located(member: Member) -> Iterator[None]:
         raise error.located(lambda where: f"{own}: {where}" if where else own) from error
 
 
-def _try(member: Member, task: Task, network: nn.Module) -> None:
+def _try(member: Member, task: Task, network: nn.Module) -> Classes:
     """A few examples through the network: data, network, head and loss fit each other.
+
+    Returns:
+        what `Trainee.classes` is.
 
     Raises:
         InputError: they don't; it says what PyTorch said.
@@ -210,7 +216,7 @@ def _try(member: Member, task: Task, network: nn.Module) -> None:
             device = next(network.parameters()).device
             batch = {name: column.to(device) for name, column in batch.items()}
             outputs = task.outputs(network, batch)
-            _check_labels(member, task, outputs)
+            classes = _check_labels(member, task, outputs, batch)
             values, weights = task.loss(outputs, batch)
             if isinstance(task.meet, PackedTokens):
                 check_packing(network, (batch["input_ids"][0].tolist() * 4)[:16])
@@ -230,6 +236,7 @@ def _try(member: Member, task: Task, network: nn.Module) -> None:
         raise InputError(
             what, where=_where(member), hint="a loss gives one value and one weight for each example"
         )
+    return classes
 
 
 def _check_sparse(member: Member, network: nn.Module) -> None:
@@ -247,21 +254,38 @@ def _check_validation(member: Member, task: Task) -> None:
         raise InputError(what, where=_where(member), hint="give the task one, or leave them out")
 
 
-def _check_labels(member: Member, task: Task, outputs: Any) -> None:
-    """Nothing if the network has an output for every label that is held in memory."""
-    if not isinstance(task.loss, CrossEntropy) or not isinstance(outputs, Tensor):
-        return
-    for split in ("train", "validation"):
-        examples = task.splits.get(split)
-        held = examples.whole if isinstance(examples, Subset) else examples
-        if isinstance(held, Columns | Ragged) and task.loss.label in held.columns:
-            highest = int(held.columns[task.loss.label].max())
-            if highest >= outputs.shape[-1]:
-                what = f"label {highest} is out of range: the network has {outputs.shape[-1]} outputs"
-                where = f"{_where(member)}, task `{task.name}`, split `{split}`"
-                raise InputError(
-                    what, where=where, hint="give it an output for each class, or mend the labels"
-                )
+def _check_labels(member: Member, task: Task, outputs: Any, batch: Batch) -> Classes:
+    """Nothing if the network has an output for every label; their number, if labels show in batches alone."""
+    where, loss = f"{_where(member)}, task `{task.name}`", task.loss
+    if isinstance(loss, MixedLoss):
+        several = outputs if loss.headed else (outputs,) * len(loss.losses)
+        mixed = tuple(_classes(own, each) for own, each in zip(loss.losses, several, strict=True))
+        check_labels(loss, batch, mixed, f"{where}, split `train`")
+        return mixed
+    classes = _classes(loss, outputs)
+    if not isinstance(loss, CrossEntropy) or classes is None:
+        return None
+    labels = {
+        split: known_labels(task.splits[split], loss.label)
+        for split in ("train", "validation")
+        if split in task.splits
+    }
+    problems = [
+        label_problem(known, classes, f"{where}, split `{split}`")
+        for split, known in labels.items()
+        if known is not None
+    ]
+    raise_all([problem for problem in problems if problem is not None])
+    if labels["train"] is not None:
+        return None
+    check_labels(loss, batch, classes, f"{where}, split `train`")
+    return classes
+
+
+def _classes(loss: Loss, outputs: Any) -> int | None:
+    """How many outputs labels have, if they are classes."""
+    logits = getattr(outputs, "logits", outputs)
+    return logits.shape[-1] if isinstance(loss, CrossEntropy) and isinstance(logits, Tensor) else None
 
 
 def _first_line(error: Exception) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from plait.fleet._adapter import Adapter, describe, initial
 from plait.fleet._member import Member
 from plait.fleet._stream import rows
-from plait.tasks import Batch, Examples, Task
+from plait.tasks import Batch, Classes, Examples, Task, check_labels
 
 Tensors = dict[str, Tensor]
 
@@ -53,6 +53,8 @@ class Trainee:
         network: the structure of its network, head included; its weights are those at the start. With a
             `lora`, the base without the head: one module for all members.
         steps: how many it takes in all.
+        classes: how many outputs labels have, where batches must be looked through; None where the labels
+            of all examples have been.
         step: how many it has taken.
         status: `running`, or how it ended: `finished`, `stopped` (early), `dropped`, `failed`.
         why: what stopped it, in words.
@@ -63,6 +65,7 @@ class Trainee:
     task: Task
     network: nn.Module
     steps: int
+    classes: Classes = None
     step: int = 0
     status: str = "running"
     why: str = ""
@@ -98,7 +101,15 @@ class Trainee:
 
     def batch(self, micro_batch: int) -> Batch:
         """The examples of a micro-batch of its next step."""
-        return self.examples.batch(self.rows(micro_batch))  # type: ignore[arg-type]
+        rows = self.rows(micro_batch)
+        return self.checked(self.examples.batch(rows), rows)  # type: ignore[arg-type]
+
+    def checked(self, batch: Batch, rows: NDArray[np.int64]) -> Batch:
+        """A batch of its examples `rows`, none of whose labels is out of range."""
+        if self.classes is not None:
+            where = f"member `{self.member.name}`, task `{self.task.name}`, split `train`"
+            check_labels(self.task.loss, batch, self.classes, where, rows)  # type: ignore[arg-type]
+        return batch
 
     @functools.cached_property
     def adapter(self) -> Adapter:

@@ -4,9 +4,10 @@ from plait.tasks._compare import Difference, compare, regressions
 from plait.tasks._evaluate import evaluate
 from plait.tasks._examples import Batch, Columns, Examples, Items, Ragged, as_examples, digest
 from plait.tasks._find import Source, Unavailable, find
+from plait.tasks._labels import Classes, check_labels, known_labels, label_problem
 from plait.tasks._language import PackedTokens, language_task
 from plait.tasks._lm_eval import evaluate_lm
-from plait.tasks._losses import IGNORED, CrossEntropy, Loss, NextToken, SquaredError
+from plait.tasks._losses import IGNORED, TASK, CrossEntropy, Loss, NextToken, SquaredError
 from plait.tasks._markdown import notes
 from plait.tasks._meet import ByInput, ByKeywords, MeanPooled, Meet
 from plait.tasks._metrics import (
@@ -17,7 +18,7 @@ from plait.tasks._metrics import (
     mean_squared_error,
     perplexity,
 )
-from plait.tasks._mixture import TASK, Heads, Mixed, in_memory, mixture, padding
+from plait.tasks._mixture import Heads, Mixed, MixedLoss, in_memory, mixture, padding
 from plait.tasks._packages import Debian, Hub, PyPI
 from plait.tasks._packing import check_packing
 from plait.tasks._scores import NOTE, Average, Evidence, Score, Scores, marked, read_scores
@@ -35,6 +36,7 @@ __all__ = [
     "Batch",
     "ByInput",
     "ByKeywords",
+    "Classes",
     "Columns",
     "CrossEntropy",
     "Debian",
@@ -50,6 +52,7 @@ __all__ = [
     "Meet",
     "Metric",
     "Mixed",
+    "MixedLoss",
     "NextToken",
     "PackedTokens",
     "PyPI",
@@ -65,6 +68,7 @@ __all__ = [
     "accuracy",
     "as_examples",
     "bits_per_byte",
+    "check_labels",
     "check_packing",
     "compare",
     "digest",
@@ -72,6 +76,8 @@ __all__ = [
     "evaluate_lm",
     "find",
     "in_memory",
+    "known_labels",
+    "label_problem",
     "language_task",
     "load_suite",
     "macro_f1",

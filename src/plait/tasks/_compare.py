@@ -89,7 +89,7 @@ def regressions(new: Scores, old: Scores, max_drop: float) -> list[Difference]:
     Raises:
         InputError: as `compare`; or `max_drop` is below 0 or no number.
     """
-    if not max_drop >= 0:
+    if not 0 <= max_drop < math.inf:
         raise InputError(f"`max_drop` is {max_drop}", hint="give a number from 0 on, in the metric's unit")
     return sorted((d for d in compare(new, old) if d.drop > max_drop), key=lambda d: -d.drop)
 

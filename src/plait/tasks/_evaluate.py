@@ -16,6 +16,7 @@ from torch import nn
 from plait.errors import InputError, nearest
 from plait.tasks._bootstrap import draws, interval
 from plait.tasks._examples import Examples, digest
+from plait.tasks._gather import check_asked
 from plait.tasks._metrics import Floats
 from plait.tasks._mixture import in_memory
 from plait.tasks._network import Model, at_rest, named_models, network, untrained, with_head
@@ -54,7 +55,7 @@ def evaluate(
             list or by name.
         suite: a suite, its name or YAML file, or a single task.
         split: which part of each task.
-        tasks: which of the suite's tasks; all if None.
+        tasks: which of the suite's tasks; all if None. Others of a suite that is named are not even made.
         heads: task → head: a module, a body with its head (as fleets give), or a folder with
             `head.safetensors`; or a folder with such a folder for each task. A task that has none here is
             scored with the head that it brings.
@@ -74,13 +75,12 @@ def evaluate(
         InputError: a model is no model or of another architecture; a suite, task or split is not there; a
             label is out of its head's range; a head is not there.
     """
-    _check_numbers(batch_size=(batch_size, 1), bootstrap=(bootstrap, 0), seed=(seed, 0))
-    _check_device(device)
+    check_numbers(batch_size=(batch_size, 1), bootstrap=(bootstrap, 0), seed=(seed, 0))
+    check_device(device)
     named = named_models(models)
-    whole = _suite(suite, data)
+    check_asked(tasks)
+    whole = _suite(suite, data, tasks)
     chosen = [whole[name] for name in dict.fromkeys(tasks)] if tasks is not None else list(whole.tasks)
-    if not chosen:
-        raise InputError("no task is chosen", where=f"suite `{whole.name}`")
     _check_split(chosen, split)
     own_heads = _heads(heads, whole)
     measured: _Measured = {}
@@ -137,13 +137,15 @@ def _fingerprint(examples: Examples) -> str:
     return digest(examples) if in_memory(examples) else ""
 
 
-def _suite(suite: Suite | Task | str | os.PathLike[str], data: str | Path | None) -> Suite:
+def _suite(
+    suite: Suite | Task | str | os.PathLike[str], data: str | Path | None, tasks: Sequence[str] | None
+) -> Suite:
     if isinstance(suite, Suite):
         return suite
     if isinstance(suite, Task):
         return Suite(suite.name, (suite,), _no_base)
     if isinstance(suite, str | os.PathLike):
-        return load_suite(suite if isinstance(suite, str) else Path(suite), data)
+        return load_suite(suite if isinstance(suite, str) else Path(suite), data, tasks=tasks)
     raise InputError(f"a {type(suite).__name__} is no suite", hint="give a Suite, a Task, or a suite's name")
 
 
@@ -160,7 +162,7 @@ def _heads(heads: Heads | None, suite: Suite) -> dict[str, Any]:
     if not isinstance(heads, Mapping):
         raise InputError(f"a {type(heads).__name__} is no heads", hint="give a mapping of tasks to heads")
     for name in heads:
-        if name not in suite.missing:
+        if name not in suite.missing and name not in suite.left_out:
             suite[name]
     return dict(heads)
 
@@ -172,13 +174,15 @@ def _check_split(tasks: Sequence[Task], split: str) -> None:
         task.split(split)
 
 
-def _check_numbers(**given: tuple[int, int]) -> None:
+def check_numbers(**given: tuple[int, int]) -> None:
+    """Nothing if each value, the first of a pair, is a whole number and not below the second."""
     for name, (value, low) in given.items():
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
             raise InputError(f"`{name}` is {value!r}", hint=f"give a whole number from {low} on")
 
 
-def _check_device(device: str | None) -> None:
+def check_device(device: str | None) -> None:
+    """Nothing if there is such a device."""
     if device is None:
         return
     try:
@@ -194,7 +198,7 @@ def _threads(count: int | None) -> Iterator[None]:
     if count is None:
         yield
         return
-    _check_numbers(threads=(count, 1))
+    check_numbers(threads=(count, 1))
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -115,33 +116,63 @@ class Items:
         data: gives an example for an index, and has a length.
         names: what the parts of an example are called, if it is a tuple.
         prepare: makes named numbers of one example; without it, the example is taken as it is.
+        columns: name → `(n, …)` tensor of what is known without making an example (a label).
+        source: as for `Columns`.
     """
 
     data: Any
     names: Sequence[str] = ("input", "label")
     prepare: Callable[[Any], Mapping[str, Any]] | None = None
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    source: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        told = {f"{len(column)} rows of `{name}`": len(column) for name, column in self.columns.items()}
+        told |= {} if self.source is None else {f"{len(self.source)} sources": len(self.source)}
+        for what, count in told.items():
+            if count != len(self):
+                raise InputError(f"{what} for {len(self)} examples")
 
     def __len__(self) -> int:
         return len(self.data)
 
     def batch(self, rows: Sequence[int]) -> Batch:
-        return torch.utils.data.default_collate([self._example(int(row)) for row in rows])
+        examples = [self._example(int(row)) for row in rows]
+        try:
+            made = torch.utils.data.default_collate(examples)
+        except (RuntimeError, TypeError, KeyError) as error:
+            raise InputError(
+                f"examples make no batch: {str(error).partition(chr(10))[0]}",
+                where=f"examples {', '.join(str(row) for row in rows[:3])}{', …' if len(rows) > 3 else ''}",
+                hint="they need the same names, and numbers of the same shapes; `Ragged` fills up sequences",
+            ) from error
+        index = torch.as_tensor(np.asarray(rows, dtype=np.int64))
+        return made | {name: column[index] for name, column in self.columns.items()}
 
     def _example(self, row: int) -> dict[str, Any]:
         example = self.data[row]
         if self.prepare is not None:
             return dict(self.prepare(example))
         if isinstance(example, Mapping):
-            return {
-                name: torch.tensor(value) if isinstance(value, list) else value
-                for name, value in example.items()
-            }
+            return _numbers(example)
         if isinstance(example, Sequence) and len(example) == len(self.names):
             return dict(zip(self.names, example, strict=True))
         raise InputError(
             f"example {row} is a {type(example).__name__}",
             hint=f"give a mapping of names to numbers, or a tuple of {', '.join(self.names)}",
         )
+
+
+def _numbers(example: Mapping[str, Any]) -> dict[str, Any]:
+    """An example without the texts that a dataset brings beside its numbers; lists as tensors."""
+    found = {}
+    for name, value in example.items():
+        if isinstance(value, list):
+            with contextlib.suppress(ValueError, TypeError):  # a list of texts, or of lists unequally long
+                found[name] = torch.tensor(value)
+        elif not isinstance(value, str):
+            found[name] = value
+    return found
 
 
 def as_examples(data: Any, *, names: Sequence[str] = ("input", "label")) -> Examples:

@@ -2,36 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypedDict
 
+from plait.errors import InputError, nearest
 from plait.tasks._find import Unavailable
 from plait.tasks._task import Task
 
 
-def gather(makers: Mapping[str, Callable[[], Task]]) -> tuple[tuple[Task, ...], dict[str, str]]:
+class Gathered(TypedDict):
+    """What `Suite` takes under these names."""
+
+    tasks: tuple[Task, ...]
+    missing: dict[str, str]
+    left_out: tuple[str, ...]
+
+
+def gather(suite: str, makers: Mapping[str, Callable[[], Task]], asked: Sequence[str] | None) -> Gathered:
     """Make the tasks of a suite.
 
     Args:
+        suite: its name, for messages.
         makers: task → what makes it.
+        asked: which of them; all that can be had if None.
 
     Returns:
-        the tasks that there are, in the order given; and task → why it is missing.
+        the tasks that there are, in the order of the makers; task → why it is missing; those not asked for.
 
     Raises:
-        InputError: anything but files that can't be had (a wrong digest, for one).
+        Unavailable: a task that was asked for can't be had.
+        InputError: there is no task of a name; or anything but files that can't be had (a wrong digest).
     """
+    where = f"suite `{suite}`"
+    check_asked(asked)
+    for name in asked or ():
+        if name not in makers:
+            raise InputError(f"there is no task `{name}`", where=where, hint=nearest(name, makers))
     tasks, missing = [], {}
     for name, make in makers.items():
-        found = _made(make)
-        if isinstance(found, Task):
-            tasks.append(found)
-        else:
-            missing[name] = f"{found.what} ({found.hint})" if found.hint else found.what
-    return tuple(tasks), missing
+        if asked is not None and name not in asked:
+            continue
+        try:
+            tasks.append(make())
+        except Unavailable as error:
+            why = f"{error.what} ({error.hint})" if error.hint else error.what
+            if asked is not None:
+                raise Unavailable(f"task `{name}` is missing: {why}", where=where) from error
+            missing[name] = why
+    left_out = tuple(name for name in makers if asked is not None and name not in asked)
+    return {"tasks": tuple(tasks), "missing": missing, "left_out": left_out}
 
 
-def _made(make: Callable[[], Task]) -> Task | Unavailable:
-    try:
-        return make()
-    except Unavailable as error:
-        return error
+def check_asked(asked: Sequence[str] | None) -> None:
+    """Nothing if some names of tasks were given, or none for all.
+
+    Raises:
+        InputError: they are none, or one text, which is a sequence of letters.
+    """
+    if isinstance(asked, str) or (asked is not None and not asked):
+        raise InputError(f"`tasks` is {asked!r}", hint="give a list of names, or leave it out for all tasks")

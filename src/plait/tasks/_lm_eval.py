@@ -14,6 +14,7 @@ import yaml
 
 from plait.errors import InputError, MissingExtra, nearest
 from plait.tasks._bootstrap import draws, interval
+from plait.tasks._evaluate import check_device, check_numbers
 from plait.tasks._metrics import Floats, Summary
 from plait.tasks._scores import Evidence, Score, Scores
 
@@ -57,6 +58,9 @@ def evaluate_lm(
         MissingExtra: lm-eval is not installed.
         InputError: there is no such folder or task, or lm-eval can't run it.
     """
+    numbers = {"batch_size": (batch_size, 1), "bootstrap": (bootstrap, 0), "seed": (seed, 0)}
+    check_numbers(**numbers if limit is None else numbers | {"limit": (limit, 1)})
+    check_device(device)  # lm-eval takes the processor for a device that it does not know
     named = _named(models)
     try:
         from lm_eval.tasks import TaskManager
@@ -129,6 +133,7 @@ def _run(name: str, arguments: dict[str, Any], device: str, settings: Mapping[st
         raise InputError(
             f"lm-eval can't run {', '.join(settings['tasks'])}: {type(error).__name__}: {reason}",
             where=f"model `{name}`",
+            hint="a model is a folder that transformers loads, its tokenizer included",
         ) from error
     assert found is not None  # only workers beside the first get nothing
     return dict(found)

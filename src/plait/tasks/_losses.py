@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from plait.tasks._examples import Batch
 
+#: The column that says which task of a mixture an example belongs to: its place there.
+TASK = "task"
 #: The label of what does not count, as in PyTorch and transformers.
 IGNORED = -100
 

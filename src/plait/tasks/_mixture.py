@@ -23,13 +23,11 @@ from torch.nn import functional as F
 
 from plait.errors import InputError
 from plait.tasks._examples import Batch, Columns, Examples, Ragged
-from plait.tasks._losses import Loss
+from plait.tasks._losses import TASK, Loss
 from plait.tasks._metrics import Floats, Metric
 from plait.tasks._subset import Subset
 from plait.tasks._task import SPLITS, Task
 
-#: The column that says which task an example belongs to: its place in the mixture.
-TASK = "task"
 #: More examples than this in an epoch (shares far from the tasks' sizes) could not be shuffled in memory.
 _MOST = 100_000_000
 

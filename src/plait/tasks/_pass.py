@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from plait.errors import InputError
 from plait.tasks._examples import Batch, Examples, Ragged
-from plait.tasks._losses import CrossEntropy, _tensor
+from plait.tasks._labels import check_labels
+from plait.tasks._losses import _tensor
 from plait.tasks._metrics import Floats
 from plait.tasks._task import Task
 
@@ -54,7 +55,10 @@ def numbers(
             if isinstance(column, Tensor)  # a data set may bring texts, too
         }
         outputs = _outputs(model, task, batch, like.dtype, where)
-        _check_labels(task, split, outputs, batch)
+        logits = _flat(outputs)
+        if logits is not None and logits.dim() == 2:
+            told = f"task `{task.name}`, split `{split}`"
+            check_labels(task.loss, batch, logits.shape[1], told, rows)
         added = _added(task, split, outputs, batch)
         broken = _broken(outputs, added)
         parts.append(added.double().masked_fill(broken[:, None], float("nan")).cpu().numpy())
@@ -92,23 +96,6 @@ def _outputs(model: Callable[..., Any], task: Task, batch: Batch, dtype: torch.d
         ) from error
     logits = _flat(outputs)
     return outputs if logits is None or logits.dtype not in _SHORT else logits.float()
-
-
-def _check_labels(task: Task, split: str, outputs: Any, batch: Batch) -> None:
-    """Every label is one of a classifier's outputs."""
-    logits = _flat(outputs)
-    if not isinstance(task.loss, CrossEntropy) or logits is None or logits.dim() != 2:
-        return
-    labels = batch.get(task.loss.label)
-    if labels is None or labels.dim() != 1 or not len(labels):
-        return
-    low, high, classes = int(labels.min()), int(labels.max()), logits.shape[1]
-    if low < 0 or high >= classes:
-        raise InputError(
-            f"label {low if low < 0 else high} is out of range: the head has {classes} outputs",
-            where=f"task `{task.name}`, split `{split}`",
-            hint=f"labels go from 0 to {classes - 1}",
-        )
 
 
 def _added(task: Task, split: str, outputs: Any, batch: Batch) -> Tensor:

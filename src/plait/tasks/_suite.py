@@ -22,6 +22,7 @@ class Suite:
         missing: task → why it is not there (data that could not be had); told beside every score.
         about: what it is, and where its data come from.
         experts: task → where a published expert of it lies (a hub id), for those that have one.
+        left_out: tasks that were not asked for, and so not made.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Suite:
     missing: Mapping[str, str] = field(default_factory=dict)
     about: str = ""
     experts: Mapping[str, str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [task.name for task in self.tasks]
@@ -44,9 +46,11 @@ class Suite:
         found = next((task for task in self.tasks if task.name == name), None)
         where = f"suite `{self.name}`"
         if found is None:
-            where = f"suite `{self.name}`"
             if name in self.missing:
                 raise InputError(f"task `{name}` is missing: {self.missing[name]}", where=where)
+            if name in self.left_out:
+                hint = "name it in load_suite's `tasks`, too"
+                raise InputError(f"task `{name}` was left out", where=where, hint=hint)
             hint = nearest(name, [task.name for task in self.tasks])
             raise InputError(f"there is no task `{name}`", where=where, hint=hint)
         return found

@@ -43,7 +43,8 @@ class DataDocument(Keys):
         for split in (*(self.shares or {}), *(self.parts or {}), *self._files):
             if split not in SPLITS:
                 raise refuse(f"`{split}` is no split", f"splits are {', '.join(SPLITS)}")
-        if self.shares and not 0 < sum(self.shares.values()) <= 1 + 1e-9:
+        shares = (self.shares or {}).values()
+        if not all(share > 0 for share in shares) or not sum(shares) <= 1 + 1e-9:
             raise refuse("shares are above 0 and sum to 1 at most")
         return self
 
@@ -59,11 +60,14 @@ class DataDocument(Keys):
 
 
 class TaskDocument(Keys):
-    """One task; what it leaves out, the suite says."""
+    """One task; what it leaves out, the suite says.
+
+    `input` left out is the column of that name, or, for numbers, all columns but label and source.
+    """
 
     name: str
     data: DataDocument
-    input: str = "input"
+    input: str | list[str] | None = None
     label: str = "label"
     classes: int | None = Field(default=None, ge=1)
     loss: Literal["cross_entropy", "squared_error", "next_token"] = "cross_entropy"
@@ -74,6 +78,8 @@ class TaskDocument(Keys):
 
     @model_validator(mode="after")
     def _has_classes(self) -> TaskDocument:
+        if self.input == []:
+            raise refuse("`input` names no column")
         if self.loss == "cross_entropy" and self.classes is None:
             raise refuse("it needs `classes`: how many there are")
         return self
@@ -113,6 +119,11 @@ class SuiteDocument(Keys):
     def _fits(self) -> SuiteDocument:
         if self.reads != "numbers" and not (self.processor or self.base.model):
             raise refuse(f"reading {self.reads} needs a `processor`")
+        for task in self.tasks:
+            if self.reads != "numbers" and isinstance(task.input, list):
+                raise refuse(f"reading {self.reads} takes one column, task `{task.name}` names several")
+            if self.reads != "text" and task.loss == "next_token":
+                raise refuse(f"task `{task.name}` predicts tokens, which needs `reads: text`")
         if self.width is None and any(task.loss != "next_token" for task in self.tasks):
             raise refuse("it needs `width`: how many features the base gives to heads")
         return self

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from plait.errors import InputError, MissingExtra, raise_all
 from plait.recipe import read_yaml, validate
-from plait.tasks._examples import Columns, Examples, Items, Ragged, as_examples
+from plait.tasks._examples import Columns, Examples, Items, Ragged
 from plait.tasks._find import Unavailable
 from plait.tasks._gather import gather
 from plait.tasks._losses import IGNORED, CrossEntropy, Loss, NextToken, SquaredError
@@ -29,6 +28,7 @@ from plait.tasks._metrics import (
 )
 from plait.tasks._suite import Suite
 from plait.tasks._suite_document import BaseDocument, SuiteDocument, TaskDocument
+from plait.tasks._table_columns import classes, features, goals, texts
 from plait.tasks._tables import Table, read_splits
 from plait.tasks._task import Task
 
@@ -47,11 +47,12 @@ _MEETS: Mapping[str, Callable[[], Meet]] = {
 }
 
 
-def load_suite_file(path: str | Path) -> Suite:
+def load_suite_file(path: str | Path, tasks: Sequence[str] | None = None) -> Suite:
     """The suite that a YAML file describes; `docs/suites.md` has the grammar.
 
     Args:
         path: of the file; what it names is found relative to it.
+        tasks: as for `load_suite`.
 
     Raises:
         InputError: the file says something that it can't; all problems are named, with their lines.
@@ -64,23 +65,31 @@ def load_suite_file(path: str | Path) -> Suite:
     makers = {task.name: partial(_task, task, document, path.parent) for task in document.tasks}
     if len(makers) < len(document.tasks):
         raise InputError("two tasks have one name", where=str(path))
-    tasks, missing = gather(makers)
-    if not tasks:
-        reasons = "; ".join(dict.fromkeys(missing.values()))
+    found = gather(document.suite, makers, tasks)
+    if not found["tasks"]:
+        reasons = "; ".join(dict.fromkeys(found["missing"].values()))
         raise Unavailable(f"no task can be had: {reasons}", where=f"suite `{document.suite}`")
     about = (
         document.about if document.run_by_plait else f"{document.about} Not run by plait's authors.".strip()
     )
     experts = {task.name: task.expert for task in document.tasks if task.expert}
     base = partial(_base, document.base, path.parent)
-    return Suite(document.suite, tasks, base, missing, about, experts)
+    return Suite(document.suite, base=base, about=about, experts=experts, **found)
 
 
 def _task(task: TaskDocument, suite: SuiteDocument, folder: Path) -> Task:
+    tables = read_splits(task.data, folder)
+    inputs = _inputs(next(iter(tables.values())), task, suite)
     splits = {
-        split: _examples(table, task, suite, folder, labelled=split not in UNLABELLED)
-        for split, table in read_splits(task.data, folder).items()
+        split: _examples(table, inputs, task, suite, folder, labelled=split not in UNLABELLED)
+        for split, table in tables.items()
     }
+    shapes = {
+        split: part.columns["input"].shape[1:] for split, part in splits.items() if type(part) is Columns
+    }
+    if len(set(shapes.values())) > 1:
+        told = ", ".join(f"`{split}` {tuple(shape)}" for split, shape in shapes.items())
+        raise InputError(f"features of splits differ in shape: {told}", where=f"task `{task.name}`")
     head = None
     if task.loss != "next_token":
         head = nn.Linear(suite.width or 1, task.classes or 1)
@@ -111,42 +120,43 @@ def _metric(task: TaskDocument) -> Metric:
     return plain[name]()
 
 
+def _inputs(table: Table, task: TaskDocument, suite: SuiteDocument) -> list[str]:
+    """The columns that models get: the same, in one order, for all splits."""
+    if task.input is not None:
+        return [task.input] if isinstance(task.input, str) else task.input
+    if suite.reads != "numbers" or "input" in table.names:
+        return ["input"]
+    found = [name for name in table.names if name not in (task.label, task.data.source)]
+    if not found:
+        raise InputError("there is no column of features", where=table.where, hint="name some with `input`")
+    return found
+
+
 def _examples(
-    table: Table, task: TaskDocument, suite: SuiteDocument, folder: Path, *, labelled: bool
+    table: Table,
+    inputs: list[str],
+    task: TaskDocument,
+    suite: SuiteDocument,
+    folder: Path,
+    *,
+    labelled: bool,
 ) -> Examples:
-    source = None
-    if task.data.source:
-        source = [str(value) for value in table.column(task.data.source)]
-    labels = {}
-    if labelled and task.loss != "next_token":
-        labels["label"] = _labels(table, task)
-    if suite.reads == "images":
-        return _images(table, task, suite, folder, labels)
+    source = table.sources(task.data.source) if task.data.source else None
+    labels: dict[str, Tensor] = {}
+    if labelled and task.loss == "cross_entropy":
+        labels["label"] = classes(table, task.label, task.classes or 1)
+    elif labelled and task.loss == "squared_error":
+        labels["label"] = goals(table, task.label)
     if suite.reads == "numbers":
-        made = as_examples({"input": table.column(task.input)})
-        assert isinstance(made, Columns)
-        return Columns({**made.columns, **labels}, source)
+        return Columns({"input": features(table, inputs), **labels}, source)
+    if suite.reads == "images":
+        return _images(table, inputs[0], _processor("AutoImageProcessor", suite, folder), labels, source)
     tokenizer = _processor("AutoTokenizer", suite, folder)
-    return _texts(list(table.column(task.input)), tokenizer, suite.length, task.loss, labels, source)
-
-
-def _labels(table: Table, task: TaskDocument) -> Tensor:
-    values = np.asarray(table.column(task.label))
-    where = f"{table.where}, column `{task.label}`"
-    if values.dtype.kind not in "biuf":
-        hint = "number the classes from 0 on" if task.loss == "cross_entropy" else "give numbers"
-        raise InputError(f"its labels are no numbers, such as {values[0]!r}", where=where, hint=hint)
-    if task.loss != "cross_entropy":
-        return torch.as_tensor(values, dtype=torch.float32)
-    odd = values[values != np.floor(values)] if values.dtype.kind == "f" else values[:0]
-    if len(odd):
-        what = f"`{odd[0]}` is no class"
-        raise InputError(what, where=where, hint="classes are whole numbers from 0 on")
-    return torch.as_tensor(values, dtype=torch.int64)
+    return _texts(texts(table, inputs[0]), tokenizer, suite.length, task.loss, labels, source)
 
 
 def _texts(
-    texts: list[str],
+    given: list[str],
     tokenizer: Any,
     length: int,
     loss: str,
@@ -154,7 +164,7 @@ def _texts(
     source: list[str] | None,
 ) -> Ragged:
     """Tokens of texts; for next-token losses with labels, and the bytes that they stand for."""
-    found = tokenizer(texts, truncation=True, max_length=length)
+    found = tokenizer(given, truncation=True, max_length=length)
     sequences = {name: found[name] for name in ("input_ids", "attention_mask")}
     if loss != "next_token":
         return Ragged(sequences, labels, source=source)
@@ -167,23 +177,20 @@ def _texts(
 
 
 def _images(
-    table: Table,
-    task: TaskDocument,
-    suite: SuiteDocument,
-    folder: Path,
-    labels: dict[str, torch.Tensor],
+    table: Table, name: str, processor: Any, labels: dict[str, Tensor], source: list[str] | None
 ) -> Items:
     """Pictures, prepared when they are asked for."""
-    processor = _processor("AutoImageProcessor", suite, folder)
-    pictures = table.column(task.input)
+    table.check(name)
 
-    def prepare(row: int) -> dict[str, torch.Tensor]:
-        picture = pictures[row]
+    def prepare(row: int) -> dict[str, Tensor]:
+        picture = table.value(name, row)
+        if isinstance(picture, str) or picture is None:
+            hint = "pictures are arrays of an npz file, or a dataset's"
+            raise InputError(f"`{name}` is {picture!r}, no picture", where=table.place(row), hint=hint)
         picture = picture.convert("RGB") if hasattr(picture, "convert") else picture
-        pixels = processor(images=picture, return_tensors="pt")["pixel_values"][0]
-        return {"pixel_values": pixels, **{name: column[row] for name, column in labels.items()}}
+        return {"pixel_values": processor(images=picture, return_tensors="pt")["pixel_values"][0]}
 
-    return Items(range(len(table)), prepare=prepare)
+    return Items(range(len(table)), prepare=prepare, columns=labels, source=source)
 
 
 def _processor(kind: str, suite: SuiteDocument, folder: Path) -> Any:
@@ -212,6 +219,10 @@ def _base(document: BaseDocument, folder: Path) -> nn.Module:
         return _pretrained(document.type, document.model, folder)
     module, _, name = str(document.call).partition(":")
     try:
-        return getattr(import_module(module), name)()
-    except (ImportError, AttributeError) as error:
+        make = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"`call` names `{document.call}`, and {error}") from error
+    made = make()
+    if not isinstance(made, nn.Module):
+        raise InputError(f"`call` names `{document.call}`, which gives a {type(made).__name__}, no module")
+    return made

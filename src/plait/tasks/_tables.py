@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 from plait.errors import InputError, MissingExtra, nearest
 from plait.tasks._find import Unavailable
 from plait.tasks._suite_document import DataDocument
+from plait.tasks._table_files import read_table
 
 
 class Table:
@@ -23,10 +22,17 @@ class Table:
         columns: name → values, or a dataset.
         where: for messages.
         rows: which of them; all if None.
+        lines: of the file, one for each row that it has; () if it has none.
     """
 
-    def __init__(self, columns: Any, where: str, rows: NDArray[np.int64] | None = None) -> None:
-        self.columns, self.where, self.rows = columns, where, rows
+    def __init__(
+        self,
+        columns: Any,
+        where: str,
+        rows: NDArray[np.int64] | None = None,
+        lines: Sequence[int] = (),
+    ) -> None:
+        self.columns, self.where, self.rows, self.lines = columns, where, rows, lines
         self.names = list(getattr(columns, "column_names", columns))
 
     def __len__(self) -> int:
@@ -40,8 +46,7 @@ class Table:
         Raises:
             InputError: there is no such column.
         """
-        if name not in self.names:
-            raise InputError(f"there is no column `{name}`", where=self.where, hint=nearest(name, self.names))
+        self.check(name)
         values = self.columns[name]
         if self.rows is None:
             return values
@@ -49,9 +54,36 @@ class Table:
             return values[self.rows]
         return [values[int(row)] for row in self.rows]
 
+    def check(self, name: str) -> None:
+        """Nothing if there is such a column."""
+        if name not in self.names:
+            raise InputError(f"there is no column `{name}`", where=self.where, hint=nearest(name, self.names))
+
+    def value(self, name: str, row: int) -> Any:
+        """One value; of a dataset, nothing else is read."""
+        row = row if self.rows is None else int(self.rows[row])
+        return self.columns[name][row] if isinstance(self.columns, Mapping) else self.columns[row][name]
+
+    def place(self, row: int) -> str:
+        """Where a row stands, for messages."""
+        row = row if self.rows is None else int(self.rows[row])
+        return f"{self.where}:{self.lines[row]}" if len(self.lines) else f"{self.where}, row {row}"
+
+    def sources(self, name: str) -> list[str]:
+        """Where each row comes from.
+
+        Raises:
+            InputError: there is no such column, or a row does not say.
+        """
+        values = [str(value) if value is not None else "" for value in self.column(name)]
+        if "" in values:
+            what, place = f"`{name}` is missing", self.place(values.index(""))
+            raise InputError(what, where=place, hint="the source of a row says which split it belongs to")
+        return values
+
     def taken(self, rows: NDArray[np.int64]) -> Table:
         """Some of its rows."""
-        return Table(self.columns, self.where, rows)
+        return Table(self.columns, self.where, rows, self.lines)
 
 
 def read_splits(document: DataDocument, folder: Path) -> dict[str, Table]:
@@ -67,18 +99,53 @@ def read_splits(document: DataDocument, folder: Path) -> dict[str, Table]:
     """
     given = getattr(document, document.kind)
     if isinstance(given, dict):
+        _check_files(given, folder)
         return {split: _read(document, path, folder) for split, path in given.items()}
     if document.parts is not None:
-        return {split: _dataset(document, part) for split, part in document.parts.items()}
-    whole = _dataset(document, "train") if document.kind == "dataset" else _read(document, given, folder)
+        found = {split: _dataset(document, part, folder) for split, part in document.parts.items()}
+        _check_parts(document.parts, found)
+        return found
+    whole = (
+        _dataset(document, "train", folder) if document.kind == "dataset" else _read(document, given, folder)
+    )
     return _cut(whole, document)
+
+
+def _check_files(paths: Mapping[str, str], folder: Path) -> None:
+    """Nothing if every split has a file of its own."""
+    splits: dict[Path, str] = {}
+    for split, path in paths.items():
+        file = (folder / path).resolve()
+        if file in splits:
+            what = f"splits `{splits[file]}` and `{split}` are one file, `{path}`"
+            raise InputError(what, where=str(folder), hint="give its path alone, and `shares` of the splits")
+        splits[file] = split
+
+
+def _check_parts(parts: Mapping[str, str], found: Mapping[str, Table]) -> None:
+    """Nothing if no row of a dataset is in two of its parts."""
+    from datasets import ReadInstruction
+
+    info = next(iter(found.values())).columns.info
+    sizes = {name: split.num_examples for name, split in (info.splits or {}).items()}
+    if not sizes:
+        return
+    taken: list[tuple[str, str, str, range]] = []
+    for split, part in parts.items():
+        for piece in ReadInstruction.from_spec(part).to_absolute(sizes):
+            rows = range(sizes[piece.splitname])[piece.from_ : piece.to]
+            for other, told, name, theirs in taken:
+                if name == piece.splitname and max(rows.start, theirs.start) < min(rows.stop, theirs.stop):
+                    what = f"splits `{other}` and `{split}` overlap: `{told}` and `{part}`"
+                    raise InputError(what, where=found[split].where, hint="give every row to one split")
+            taken.append((split, part, piece.splitname, rows))
 
 
 def _cut(table: Table, document: DataDocument) -> dict[str, Table]:
     """Splits in shares; rows of one source stay together."""
     count = len(table)
-    sources = table.column(document.source) if document.source else range(count)
-    names, group = np.unique(np.asarray(sources).astype(str), return_inverse=True)
+    sources = table.sources(document.source) if document.source else list(map(str, range(count)))
+    names, group = np.unique(sources, return_inverse=True)
     order = np.random.default_rng(document.seed).permutation(len(names))
     place = np.empty(len(names))
     place[order] = (np.arange(len(names)) + 0.5) / len(names)
@@ -96,56 +163,19 @@ def _read(document: DataDocument, path: str, folder: Path) -> Table:
         raise Unavailable(
             f"there is no file `{path}`", where=str(folder), hint="paths start from the suite's file"
         )
-    try:
-        columns = _READERS[document.kind](file)
-    except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise InputError(f"it can't be read as {document.kind}: {error}", where=str(file)) from error
-    lengths = {len(values) for values in columns.values()}
-    if len(lengths) != 1:
-        raise InputError("its columns are empty or of unequal length", where=str(file))
-    return Table(columns, str(file))
+    read = read_table(document.kind, file)
+    return Table(read.columns, str(file), lines=read.lines)
 
 
-def _csv(file: Path) -> dict[str, Any]:
-    with file.open(encoding="utf-8-sig", newline="") as opened:
-        rows = list(csv.DictReader(opened))
-    names = list(rows[0]) if rows else []
-    return {name: _numbers([row[name] for row in rows]) for name in names}
-
-
-def _jsonl(file: Path) -> dict[str, Any]:
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    names = list(rows[0]) if rows else []
-    return {name: _numbers([row[name] for row in rows]) for name in names}
-
-
-def _npz(file: Path) -> dict[str, Any]:
-    with np.load(file, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
-
-
-_READERS = {"csv": _csv, "jsonl": _jsonl, "npz": _npz}
-
-
-def _numbers(values: list[Any]) -> Any:
-    """An array where all values are numbers, else the values."""
-    try:
-        found = np.asarray(values, dtype=np.float64)
-    except (ValueError, TypeError):
-        return values
-    written = [str(value) for value in values] if found.ndim == 1 else ["."]
-    whole = all(text.strip().lstrip("+-").isdecimal() for text in written)
-    return found.astype(np.int64) if whole else found.astype(np.float32)
-
-
-def _dataset(document: DataDocument, part: str) -> Table:
+def _dataset(document: DataDocument, part: str, folder: Path) -> Table:
     try:
         from datasets import load_dataset
     except ImportError as error:
         raise MissingExtra("datasets", "data", "a suite that names Hugging Face datasets") from error
     name = str(document.dataset)
     try:
-        found = load_dataset(name, document.config, split=part, revision=document.revision)
+        place = str(folder / name) if (folder / name).is_dir() else name
+        found = load_dataset(place, document.config, split=part, revision=document.revision)
     except Exception as error:  # the library raises errors of the hub, of files and its own
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise Unavailable(

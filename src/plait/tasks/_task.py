@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import nn
 
 from plait.errors import InputError, nearest, raise_all
-from plait.tasks._examples import Batch, Columns, Examples, Ragged, as_examples
+from plait.tasks._examples import Batch, Examples, as_examples
+from plait.tasks._labels import known_labels, label_problem
+from plait.tasks._leaks import leaks
 from plait.tasks._losses import CrossEntropy, Loss
 from plait.tasks._meet import ByInput, Meet
 from plait.tasks._metrics import Metric, accuracy
@@ -74,7 +75,9 @@ class Task:
 
     def renamed(self, name: str) -> Task:
         """The same task under another name."""
-        return replace(self, name=name)
+        other = copy.copy(self)  # its data were looked through already
+        object.__setattr__(other, "name", name)
+        return other
 
 
 class Headed(nn.Module):
@@ -100,57 +103,16 @@ def _problems(task: Task) -> list[InputError]:
         for name, examples in task.splits.items()
         if len(examples) == 0
     ]
-    label = getattr(task.loss, "label", None)
-    classes = _classes(task)
-    for name, examples in task.splits.items():
-        found = examples.columns.get(label) if isinstance(examples, Columns | Ragged) and label else None
-        if isinstance(task.loss, CrossEntropy) and found is not None and len(found):
-            problems += _label_problems(found, classes, f"{where}, split `{name}`")
-    return problems + _leaks(task, where)
+    if isinstance(task.loss, CrossEntropy):
+        for name, examples in task.splits.items():
+            labels = known_labels(examples, task.loss.label) if len(examples) else None
+            wrong = (
+                None if labels is None else label_problem(labels, _classes(task), f"{where}, split `{name}`")
+            )
+            problems += [wrong] if wrong is not None else []
+    return problems + leaks(task.splits, getattr(task.loss, "label", None), where)
 
 
 def _classes(task: Task) -> int | None:
     last = [module for module in task.head.modules() if isinstance(module, nn.Linear)] if task.head else []
     return last[-1].out_features if last else None
-
-
-def _label_problems(labels: torch.Tensor, classes: int | None, where: str) -> list[InputError]:
-    if labels.is_floating_point() or labels.dim() != 1:
-        return [
-            InputError(
-                f"labels are {str(labels.dtype).removeprefix('torch.')} of shape {tuple(labels.shape)}",
-                where=where,
-                hint="classes are integers, one for each example",
-            )
-        ]
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0:
-        return [InputError(f"label {low} is below 0", where=where, hint="number the classes from 0 on")]
-    if classes is not None and high >= classes:
-        hint = f"labels go from 0 to {classes - 1}; give the head {high + 1} outputs or mend the labels"
-        return [
-            InputError(
-                f"label {high} is out of range: the head has {classes} outputs", where=where, hint=hint
-            )
-        ]
-    return []
-
-
-def _leaks(task: Task, where: str) -> list[InputError]:
-    """Splits that share a source."""
-    sources = {
-        name: set(source)
-        for name, examples in task.splits.items()
-        if (source := getattr(examples, "source", None)) is not None
-    }
-    names = list(sources)
-    return [
-        InputError(
-            f"splits `{first}` and `{second}` share `{sorted(sources[first] & sources[second])[0]}`",
-            where=where,
-            hint="split by source, so that nothing leaks from training into scores",
-        )
-        for position, first in enumerate(names)
-        for second in names[position + 1 :]
-        if sources[first] & sources[second]
-    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -33,7 +34,9 @@ def _summary(name: str) -> str:
     return str(read_yaml(folder / f"{name}.yaml")[0].data["about"]) + " (not run by plait's authors)"
 
 
-def load_suite(name: str | Path, data: str | Path | None = None) -> Suite:
+def load_suite(
+    name: str | Path, data: str | Path | None = None, *, tasks: Sequence[str] | None = None
+) -> Suite:
     """A suite that ships with plait, or one out of a YAML file.
 
     Args:
@@ -41,15 +44,23 @@ def load_suite(name: str | Path, data: str | Path | None = None) -> Suite:
         data: a folder that a shipped suite's files are looked for in first; `PLAIT_DATA` if None. After it
             come plait's cache, installed packages, and downloads. What can't be had is told by the suite's
             `missing`.
+        tasks: which tasks are made, if not all.
 
     Raises:
-        InputError: there is no such suite, a file's digest is wrong, or no task can be had at all.
+        InputError: there is no such suite or task, a file's digest is wrong, or a task that was asked for,
+            or every task, can't be had.
     """
     name = str(name)
     if name.endswith((".yaml", ".yml")):
-        return load_suite_file(name)
+        if data is not None:
+            hint = "leave out `data`: the paths that a file names start from its folder"
+            raise InputError("a suite's file says itself where its data lie", where=name, hint=hint)
+        return load_suite_file(name, tasks)
     if name in _MODULES:
-        return import_module(f"plait.tasks.suites.{name}").load(data)
+        return import_module(f"plait.tasks.suites.{name}").load(data, tasks)
     if name not in suite_names():
-        raise InputError(f"there is no suite `{name}`", hint=nearest(name, suite_names()))
-    return load_suite_file(Path(__file__).parent / f"{name}.yaml")
+        beside = next((f"{name}{end}" for end in (".yaml", ".yml") if Path(f"{name}{end}").is_file()), None)
+        hint = f"did you mean `{beside}`?" if beside else nearest(name, suite_names())
+        hint = "a suite's file ends in .yaml" if Path(name).is_file() else hint
+        raise InputError(f"there is no suite `{name}`", hint=hint)
+    return load_suite_file(Path(__file__).parent / f"{name}.yaml", tasks)

@@ -6,6 +6,7 @@ Cyrillic, rated sentences), Debian four more. The base has read a mix of the fiv
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,10 +31,10 @@ SIZES = {"train": 4000, "validation": 200, "test": 400, "calibration": 128, "ada
 _BASE = Recipe(steps=800, batch_size=16, lr=2e-3)
 
 
-def load(data: str | Path | None = None) -> Suite:
+def load(data: str | Path | None = None, tasks: Sequence[str] | None = None) -> Suite:
     """The suite; see `plait.tasks.load_suite`."""
-    tasks, missing = gather({name: partial(domain_task, name, data) for name in DOMAINS})
-    return Suite("bytes", tasks, partial(base, data), missing, about=(__doc__ or "").strip())
+    found = gather("bytes", {name: partial(domain_task, name, data) for name in DOMAINS}, tasks)
+    return Suite("bytes", base=partial(base, data), about=(__doc__ or "").strip(), **found)
 
 
 def domain_task(name: str, data: str | Path | None = None) -> Task:

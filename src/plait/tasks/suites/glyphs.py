@@ -7,6 +7,7 @@ letters only, in fonts that no task is tested with.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +27,7 @@ _BASE = Recipe(steps=400, batch_size=128)
 _BASE_SIZES = {"train": 12000, "validation": 10, "test": 10, "calibration": 10, "adaptation": 10}
 
 
-def load(data: str | Path | None = None) -> Suite:
+def load(data: str | Path | None = None, tasks: Sequence[str] | None = None) -> Suite:
     """The suite; see `plait.tasks.load_suite`."""
     drawn = {
         name: partial(glyph_task, name, script, features=FEATURES, sizes=SIZES, data=data)
@@ -34,8 +35,8 @@ def load(data: str | Path | None = None) -> Suite:
     }
     clothes = {name: partial(fashion_task, name, FEATURES, SIZES, data) for name in FASHION_PARTS}
     hand = {"digits": partial(digits_task, FEATURES, data), "mnist": partial(mnist_task, FEATURES, data)}
-    tasks, missing = gather({**hand, **drawn, **clothes})
-    return Suite("glyphs", tasks, partial(base, data), missing, about=(__doc__ or "").strip())
+    found = gather("glyphs", {**hand, **drawn, **clothes}, tasks)
+    return Suite("glyphs", base=partial(base, data), about=(__doc__ or "").strip(), **found)
 
 
 def base(data: str | Path | None = None) -> nn.Module:

@@ -6,6 +6,7 @@ in 4 bits: scores belong to it, and not to the published weights.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,12 @@ LENGTH = 384
 SIZES = {"train": 1500, "validation": 60, "test": 120, "calibration": 64, "adaptation": 64}
 
 
-def load(data: str | Path | None = None) -> Suite:
+def load(data: str | Path | None = None, tasks: Sequence[str] | None = None) -> Suite:
     """The suite; see `plait.tasks.load_suite`."""
     folder = model_folder(data)
     tokenizer = _transformers("AutoTokenizer").from_pretrained(folder)
-    tasks, missing = gather({name: partial(domain_task, name, tokenizer, data) for name in DOMAINS})
-    return Suite("smollm2", tasks, partial(base, data), missing, about=(__doc__ or "").strip())
+    found = gather("smollm2", {name: partial(domain_task, name, tokenizer, data) for name in DOMAINS}, tasks)
+    return Suite("smollm2", base=partial(base, data), about=(__doc__ or "").strip(), **found)
 
 
 def domain_task(name: str, tokenizer: Any, data: str | Path | None = None) -> Task:

@@ -27,7 +27,7 @@ WIDTH = 384
 SIZES = {"train": 3000, "validation": 400, "test": 800, "calibration": 256, "adaptation": 400}
 
 
-def load(data: str | Path | None = None) -> Suite:
+def load(data: str | Path | None = None, tasks: Sequence[str] | None = None) -> Suite:
     """The suite; see `plait.tasks.load_suite`."""
     tokenizer = words(find(MINILM, data))
 
@@ -57,8 +57,8 @@ def load(data: str | Path | None = None) -> Suite:
     makers["novels"] = partial(
         task, "novels", partial(english.novels, data), english.NOVELS, "passages of Jane Austen's novels"
     )
-    tasks, missing = gather(makers)
-    return Suite("text", tasks, partial(base, data), missing, about=(__doc__ or "").strip())
+    found = gather("text", makers, tasks)
+    return Suite("text", base=partial(base, data), about=(__doc__ or "").strip(), **found)
 
 
 def base(data: str | Path | None = None) -> nn.Module:
