@@ -13,6 +13,7 @@ from plait.cli.inspect import inspect
 from plait.cli.merge import merge
 from plait.cli.methods import methods
 from plait.cli.push import push
+from plait.cli.run import run
 from plait.cli.suites import suites
 from plait.cli.verify import verify
 
@@ -23,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Train many models at once, weave them into one.",
 )
-for command in (merge, verify, push, inspect, diff, evaluate, methods, suites):
+for command in (run, merge, verify, push, inspect, diff, evaluate, methods, suites):
     app.command()(command)
 app.command("extract-lora")(extract_lora)
 

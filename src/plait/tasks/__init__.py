@@ -1,7 +1,7 @@
 """What a model does, measured: tasks, suites of real tasks, evaluation of any model on any suite."""
 
 from plait.tasks._compare import Difference, compare, regressions
-from plait.tasks._evaluate import evaluate
+from plait.tasks._evaluate import Measured, evaluate, measure, tabulate
 from plait.tasks._examples import Batch, Columns, Examples, Items, Ragged, as_examples, digest
 from plait.tasks._find import Source, Unavailable, find
 from plait.tasks._labels import Classes, check_labels, known_labels, label_problem
@@ -19,6 +19,7 @@ from plait.tasks._metrics import (
     perplexity,
 )
 from plait.tasks._mixture import Heads, Mixed, MixedLoss, in_memory, mixture, padding
+from plait.tasks._network import with_head
 from plait.tasks._packages import Debian, Hub, PyPI
 from plait.tasks._packing import check_packing
 from plait.tasks._scores import NOTE, Average, Evidence, Score, Scores, marked, read_scores
@@ -49,6 +50,7 @@ __all__ = [
     "Items",
     "Loss",
     "MeanPooled",
+    "Measured",
     "Meet",
     "Metric",
     "Mixed",
@@ -83,6 +85,7 @@ __all__ = [
     "macro_f1",
     "marked",
     "mean_squared_error",
+    "measure",
     "mixture",
     "notes",
     "padding",
@@ -91,4 +94,6 @@ __all__ = [
     "regressions",
     "suite_names",
     "suite_summaries",
+    "tabulate",
+    "with_head",
 ]

@@ -27,7 +27,8 @@ from plait.tasks._task import SPLITS, Headed, Task
 from plait.tasks.suites import load_suite
 
 Heads = Mapping[str, Any] | str | os.PathLike[str]
-_Measured = dict[tuple[str, str], tuple[Floats, int]]
+#: (model, task) → what each example adds to the metric, `(n, k)`, and for how many the model gave NaN.
+Measured = dict[tuple[str, str], tuple[Floats, int]]
 
 
 def evaluate(
@@ -83,14 +84,14 @@ def evaluate(
     chosen = [whole[name] for name in dict.fromkeys(tasks)] if tasks is not None else list(whole.tasks)
     _check_split(chosen, split)
     own_heads = _heads(heads, whole)
-    measured: _Measured = {}
+    measured: Measured = {}
     with _threads(threads):
         for name, model in named.items():
             base = None if isinstance(suite, Task) else whole.base
             built = network(model, base, device=device, dtype=dtype)
             measured |= _scored(name, built, chosen, own_heads, split, batch_size)
             del built
-    found = _table(list(named), whole.name, chosen, measured, bootstrap, seed)
+    found = tabulate(list(named), whole.name, chosen, measured, bootstrap, seed)
     prints = {task.name: _fingerprint(task.split(split)) for task in chosen}
     missing = dict(whole.missing) if tasks is None else {}
     bare = any(not isinstance(model, Headed) for model in named.values())
@@ -102,21 +103,49 @@ def evaluate(
 
 def _scored(
     name: str, model: nn.Module, tasks: Sequence[Task], heads: Mapping[str, Any], split: str, batch_size: int
-) -> _Measured:
+) -> Measured:
     """What each task's examples add, and for how many of them the model gave NaN."""
-    found: _Measured = {}
+    found: Measured = {}
     for task in tasks:
-        where = f"model `{name}`, task `{task.name}`"
         headed = with_head(model, task, heads.get(task.name), alone=len(tasks) == 1, where=f"model `{name}`")
-        with at_rest(headed):
-            added, broken = numbers(headed, task, split, batch_size=batch_size, where=where)
-        found[name, task.name] = added, int(broken.sum())
+        where = f"model `{name}`, task `{task.name}`"
+        found[name, task.name] = measure(headed, task, split, batch_size=batch_size, where=where)
     return found
 
 
-def _table(
-    models: Sequence[str], suite: str, tasks: Sequence[Task], measured: _Measured, bootstrap: int, seed: int
+def measure(
+    model: nn.Module, task: Task, split: str, *, batch_size: int = 256, where: str = "the model"
+) -> tuple[Floats, int]:
+    """What each example adds to a task's metric, `(n, k)`, and for how many the model gave NaN.
+
+    Args:
+        model: with the task's head; its modes are as before afterwards.
+        task: what is measured.
+        split: on which of its examples.
+        batch_size: examples at a time.
+        where: for messages.
+
+    Raises:
+        InputError: the model can't take the task's batches, or there is no such split.
+    """
+    with at_rest(model):
+        added, broken = numbers(model, task, split, batch_size=batch_size, where=where)
+    return added, int(broken.sum())
+
+
+def tabulate(
+    models: Sequence[str], suite: str, tasks: Sequence[Task], measured: Measured, bootstrap: int, seed: int
 ) -> Scores:
+    """A table of scores from what examples add, with intervals: all models get the same draws.
+
+    Args:
+        models: their names.
+        suite: its name.
+        tasks: those measured.
+        measured: for every model and task.
+        bootstrap: how often examples are drawn; 0 for no intervals.
+        seed: of the draws.
+    """
     rows, evidence = {}, {}
     for task in tasks:
         added = [measured[model, task.name][0] for model in models]

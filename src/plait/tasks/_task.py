@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,7 @@ class Task:
         meet: how a batch meets the body.
         semi_synthetic: whether examples were made up (rendered glyphs), which is told beside every score.
         about: one sentence on what it is and where its data come from.
+        classes: what the labels 0, 1, … mean, where that can be shown.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Task:
     meet: Meet = field(default_factory=ByInput)
     semi_synthetic: bool = False
     about: str = ""
+    classes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.splits if name not in SPLITS]

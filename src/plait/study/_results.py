@@ -1,0 +1,127 @@
+"""What a study's steps left, as the tidy tables that a report is made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from plait.report import Cost, Curve, Picture, Results, Similarity, Trial
+from plait.study._plan import BASE, SIMILARITY, made, scored, trained
+from plait.study._score import read, read_said, shown
+from plait.study._steps import Done
+from plait.study._study import Study
+from plait.study._train import METRICS
+from plait.study._weave import SIMILARITY as FILE
+from plait.study._weave import TRIALS
+from plait.tasks import Measured, Scores, tabulate
+
+EXPERTS = "experts"
+
+
+def results(study: Study, out: Path, done: Mapping[str, Done]) -> Results:
+    """Everything that the report tells."""
+    places = {name: out / each.folder for name, each in done.items()}
+    ways = {way.name: way for way in study.ways}
+    kinds = {"merge": "merge", "train": "joint", "ensemble": "ensemble"}
+    return Results(
+        title=study.name,
+        about=study.about,
+        scores=[_scores(study, seed, places) for seed in study.seeds],
+        seeds=list(study.seeds),
+        experts=EXPERTS,
+        reference=study.reference,
+        groups={name: kinds[way.kind] for name, way in ways.items()} | {BASE: BASE, EXPERTS: EXPERTS},
+        methods={name: way.method for name, way in ways.items() if way.kind == "merge"},
+        trials=[trial for seed in study.seeds for trial in _trials(study, seed, places)],
+        budget=study.tuning.budget if any(len(way.grid) > 1 for way in study.ways) else None,
+        curves=[curve for seed in study.seeds for curve in _curves(study, seed, places)],
+        similarity=_similarity(places[SIMILARITY]) if len(study.suite.tasks) > 1 else None,
+        costs=[Cost(each.name, each.seconds, each.peak_mb, each.cached) for each in done.values()],
+        pictures=_pictures(study, places),
+        missing=dict(study.suite.missing),
+    )
+
+
+def models(study: Study) -> list[str]:
+    """Rows of the report: the base, the ways, the experts."""
+    return [BASE, *(way.name for way in study.ways), EXPERTS]
+
+
+def _scores(study: Study, seed: int, places: Mapping[str, Path]) -> Scores:
+    measured: Measured = {}
+    for model in models(study):
+        measured |= read(study, model, places[scored(model, seed)])
+    return tabulate(
+        models(study), study.suite.name, study.suite.tasks, measured, study.bootstrap, study.seeds[0]
+    )
+
+
+def _trials(study: Study, seed: int, places: Mapping[str, Path]) -> list[Trial]:
+    found = []
+    for way in study.ways:
+        if way.kind != "merge":
+            continue
+        tried = json.loads((places[made(way.name, seed)] / TRIALS).read_text(encoding="utf-8"))
+        found += [
+            Trial(
+                way.name,
+                t["setting"],
+                t["value"],
+                f"share of the experts' {study.tuning.split}",
+                t["chosen"],
+                seed,
+            )
+            for t in tried
+        ]
+    return found
+
+
+def _curves(study: Study, seed: int, places: Mapping[str, Path]) -> list[Curve]:
+    steps = [trained(seed), *(made(way.name, seed) for way in study.ways if way.kind == "train")]
+    found = []
+    for name in steps:
+        lines = (places[name] / METRICS).read_text(encoding="utf-8").splitlines()
+        records = [json.loads(line) for line in lines]
+        for member in dict.fromkeys(record["member"] for record in records):
+            own = [r for r in records if r["member"] == member and isinstance(r.get("loss"), float)]
+            step, value = np.array([r["step"] for r in own]), np.array([r["loss"] for r in own])
+            found.append(Curve(member, step, value, "loss", seed))
+    return found
+
+
+def _similarity(folder: Path) -> Similarity:
+    with np.load(folder / FILE) as found:
+        return Similarity(
+            found["names"].tolist(), found["cosine"], found["layers"].tolist(), found["conflict"]
+        )
+
+
+def _pictures(study: Study, places: Mapping[str, Path]) -> Sequence[Picture]:
+    """Test pictures of each task, and what every model said of them; none if examples are no pictures."""
+    seed = study.seeds[0]
+    words = {model: read_said(places[scored(model, seed)]) for model in models(study)}
+    found = []
+    for task in study.suite.tasks:
+        rows = shown(study, task)
+        batch = task.split("test").batch(rows) if rows else {}
+        images = batch.get("input")
+        if images is None or images.dim() != 4 or images.shape[1] not in (1, 3):
+            continue
+        for place, image in enumerate(images.float().mean(1).clamp(0, 1).numpy()):
+            label = int(batch["label"][place])
+            told = {model: own[task.name][place] for model, own in words.items() if own[task.name]}
+            found.append(
+                Picture(
+                    task.name, image, _word(task.classes, label),
+                    {model: _word(task.classes, each) for model, each in told.items()},
+                    {model: each == label for model, each in told.items()},
+                )
+            )  # fmt: skip
+    return found
+
+
+def _word(classes: Sequence[str], label: int) -> str:
+    return classes[label] if label < len(classes) else str(label)

@@ -1,0 +1,85 @@
+"""A study from its file to its report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from plait.errors import InputError
+from plait.report import write_report
+from plait.study._plan import planned
+from plait.study._results import results
+from plait.study._steps import Done, run_steps
+from plait.study._study import Study, load_study
+
+_FACTS = "study.json"
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """What a run did.
+
+    Args:
+        report: the HTML file.
+        steps: what became of each step, in order.
+    """
+
+    report: Path
+    steps: tuple[Done, ...]
+
+    @property
+    def ran(self) -> list[str]:
+        """Names of the steps that were not found done."""
+        return [step.name for step in self.steps if not step.cached]
+
+
+def run_study(
+    study: str | Path | Study,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    data: str | Path | None = None,
+    told: Callable[[Done], None] | None = None,
+) -> StudyRun:
+    """Train, merge, measure and report, as a study says; steps that are done are not repeated.
+
+    Args:
+        study: its YAML file, or a study that was loaded.
+        out: the folder for steps and report; new, or this study's from an earlier run.
+        resume: go on with the step that a killed run left unfinished; such a step begins anew otherwise.
+        data: a folder where a shipped suite's data sets are looked for first.
+        told: of each step when it is done.
+
+    Raises:
+        InputError: the study is at fault, nothing has been run then; the folder is another's; a step failed,
+            the ones before it are kept then.
+    """
+    out = Path(out)
+    known = study if isinstance(study, Study) else load_study(study, data=data)
+    _claim(known, out)
+    done = run_steps(planned(known), out, resume=resume, told=told)
+    report = write_report(results(known, out, done), out / "report")
+    if not isinstance(study, Study):
+        shutil.copyfile(study, out / "study.yaml")
+    return StudyRun(report, tuple(done.values()))
+
+
+def _claim(study: Study, out: Path) -> None:
+    """The folder is this study's from now on."""
+    facts = out / _FACTS
+    try:
+        if facts.is_file():
+            other = json.loads(facts.read_text(encoding="utf-8"))["study"]
+            if other != study.name:
+                what = f"the study `{other}` is there, and this is `{study.name}`"
+                raise InputError(what, where=str(out), hint="give another folder")
+            return
+        if out.is_file() or (out.is_dir() and any(out.iterdir())):
+            raise InputError("it is there and no study's folder", where=str(out), hint="give a new one")
+        out.mkdir(parents=True, exist_ok=True)
+        facts.write_text(json.dumps({"study": study.name}) + "\n", encoding="utf-8")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"it can't be a study's folder: {error}", where=str(out)) from error

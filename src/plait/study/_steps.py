@@ -1,0 +1,156 @@
+"""Steps of a study and their cache: a step whose inputs and settings are as before is not run again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from plait import __version__
+from plait.errors import InputError, PlaitError
+
+#: Counts up when what steps write changes, so that older results are made anew.
+_FORMAT = 1
+_DONE = "step.json"
+
+#: Writes a step's results into a folder; sees the folders of the steps that it needs.
+Work = Callable[[Path, Mapping[str, Path]], None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step.
+
+    Args:
+        name: in the study, and in messages.
+        facts: all that its results depend on besides the steps it needs; plain values.
+        work: does it.
+        needs: names of steps.
+    """
+
+    name: str
+    facts: Mapping[str, Any]
+    work: Work
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a step.
+
+    Args:
+        name: of the step.
+        digest: of its facts and of the steps it needs.
+        folder: where its results are, relative to the study's.
+        seconds: it took.
+        peak_mb: the most memory that the process held meanwhile; NaN where the system does not tell.
+        cached: whether it had been done before.
+    """
+
+    name: str
+    digest: str
+    folder: str
+    seconds: float
+    peak_mb: float
+    cached: bool = field(default=False, compare=False)
+
+
+def run_steps(
+    steps: Sequence[Step], out: Path, *, resume: bool, told: Callable[[Done], None] | None = None
+) -> dict[str, Done]:
+    """Run steps in their order, but for those that are done.
+
+    Args:
+        steps: each after those that it needs.
+        out: the study's folder.
+        resume: whether what a killed step left is gone on with; it is made anew otherwise.
+        told: of each step when it is done.
+
+    Raises:
+        InputError: a step failed; those before it are kept.
+    """
+    done: dict[str, Done] = {}
+    for step in steps:
+        digest = _digest(step, done)
+        place = out / "steps" / f"{_slug(step.name)}-{digest[:12]}"
+        found = _finished(place, out)
+        if found is None:
+            found = _run(
+                step, digest, place, out, {name: out / done[name].folder for name in step.needs}, resume
+            )
+        done[step.name] = found
+        if told is not None:
+            told(found)
+    return done
+
+
+def _run(step: Step, digest: str, place: Path, out: Path, needs: Mapping[str, Path], resume: bool) -> Done:
+    partial = place.with_name(place.name + ".partial")
+    try:
+        if partial.exists() and not resume:
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True, exist_ok=True)
+        started = time.perf_counter()
+        with _peak() as peak:
+            step.work(partial, needs)
+        seconds = time.perf_counter() - started
+        found = Done(step.name, digest, str(place.relative_to(out)), seconds, peak())
+        text = json.dumps({k: v for k, v in asdict(found).items() if k != "cached"}, indent=1)
+        (partial / _DONE).write_text(text + "\n", encoding="utf-8")
+        partial.rename(place)
+    except (PlaitError, OSError) as error:
+        hint = "the steps before it are kept; `--resume` goes on from here"
+        raise InputError(f"step `{step.name}` failed: {error}", where=str(out), hint=hint) from error
+    return found
+
+
+def _finished(place: Path, out: Path) -> Done | None:
+    """A step that was done before."""
+    try:
+        found = json.loads((place / _DONE).read_text(encoding="utf-8"))
+        return Done(**found | {"folder": str(place.relative_to(out)), "cached": True})
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        hint = "remove this folder, and the step is done anew"
+        raise InputError(f"it is no finished step: {error}", where=str(place), hint=hint) from error
+
+
+def _digest(step: Step, done: Mapping[str, Done]) -> str:
+    facts = {
+        "format": _FORMAT,
+        "plait": __version__,
+        "name": step.name,
+        "facts": dict(step.facts),
+        "needs": {name: done[name].digest for name in step.needs},
+    }
+    return blake3(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9@.-]+", "-", name).strip("-.") or "step"
+
+
+@contextlib.contextmanager
+def _peak() -> Iterator[Callable[[], float]]:
+    """Tells how much memory the process held at most, in MB, since it was entered."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+    def peak() -> float:
+        try:
+            lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+            return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+        except (OSError, StopIteration):
+            return math.nan
+
+    yield peak
