@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from plait.report._palette import MEMBERS, kind
 from plait.report._results import Results
@@ -26,7 +27,7 @@ def figures(results: Results) -> list[Figure]:
 
 
 def _noted(results: Results) -> list[str]:
-    return [NOTE] if results.semi_synthetic else []
+    return [f"{NOTE}."] if results.semi_synthetic else []
 
 
 def role(results: Results, model: str) -> str:
@@ -36,27 +37,23 @@ def role(results: Results, model: str) -> str:
 
 def _averages(results: Results) -> Figure:
     pooled, seeds = averages(results), seed_averages(results)
-    order = sorted(
-        results.models, key=lambda m: -pooled[m].value if math.isfinite(pooled[m].value) else math.inf
-    )
-    named = {role(results, m): m if role(results, m) == "reference" else results.kind(m) for m in order}
+    value = {model: 100 * pooled[model].value for model in results.models}
+    order = sorted(results.models, key=lambda m: -value[m] if math.isfinite(value[m]) else math.inf)
     series = []
     if len(seeds) > 1:
-        behind = [
-            Dot(m, 100 * of[m].value, told=f"seed {s}") for m in order for s, of in zip(results.seeds, seeds)
-        ]
-        series.append(Series("one seed", "muted", [d for d in behind if math.isfinite(d.value)], "ring"))
-    for colour, name in named.items():
-        models = [m for m in order if role(results, m) == colour and math.isfinite(pooled[m].value)]
-        dots = [Dot(m, 100 * (e := pooled[m]).value, *_ends(e.low, e.high)) for m in models]
-        series.append(Series(name, colour, dots))
-    shown = [f"{m} {digits(100 * pooled[m].value, 1)} %" for m in order]
+        behind = [Dot(m, 100 * of[m].value) for m in order for of in seeds if math.isfinite(of[m].value)]
+        series.append(Series("one seed", "muted", behind, "ring"))
+    for colour in dict.fromkeys(role(results, model) for model in order):
+        models = [m for m in order if role(results, m) == colour and math.isfinite(value[m])]
+        dots = [Dot(m, value[m], *_ends(pooled[m].low, pooled[m].high)) for m in models]
+        series.append(Series(str(results.reference) if colour == "reference" else colour, colour, dots))
     unit = marked("mean share of the experts' scores, %", bool(results.semi_synthetic))
-    notes = ["Points: mean over tasks and seeds; bars: 95 % interval over test examples; rings: each seed."]
-    seen = f"From best to worst: {', '.join(shown)}."
+    rings = ["Rings: each seed."] if len(seeds) > 1 else []
+    notes = ["Points: mean over tasks and seeds; bars: 95 % interval over test examples.", *rings]
+    seen = f"From best to worst: {', '.join(f'{m} {digits(value[m], 1)} %' for m in order)}."
+    shape = Dots(order, series, unit, [100.0])
     title = "How much of the experts each way keeps"
-    lines = [(100.0, "the experts")]
-    return Figure("averages", title, seen, Dots(order, series, unit, lines), [*notes, *_noted(results)])
+    return Figure("averages", title, seen, shape, [*notes, "Dotted line: the experts.", *_noted(results)])
 
 
 def _ends(low: float, high: float) -> tuple[float | None, float | None]:
@@ -65,25 +62,32 @@ def _ends(low: float, high: float) -> tuple[float | None, float | None]:
 
 def _heat(results: Results) -> Figure:
     values = 100 * shares(results).mean(axis=1)
-    finite = values[np.isfinite(values)]
-    low = float(finite.min()) if len(finite) else 0.0
-    high = max(100.0, float(finite.max()) if len(finite) else 100.0)
     text = [[digits(float(v), 0) for v in row] for row in values]
     tasks = [results.label(task) for task in results.tasks]
-    others = [m for m, model in enumerate(results.models) if results.kind(model) != "experts"]
-    seen = "No score is a number."
-    if np.isfinite(values[others]).any():
-        m, t = np.unravel_index(
-            int(np.nanargmin(np.where(np.isfinite(values[others]), values[others], np.nan))),
-            (len(others), len(tasks)),
-        )
-        seen = f"The least is kept by {results.models[others[m]]} on {tasks[t]}: {text[others[m]][t]} %."
-    shape = Heat(
-        tasks, results.models, values, text, "rising", min(low, 99.0), high, "% of the expert's score"
-    )
+    low, high = _scale(results, values)
+    cells = [(v, m, t) for (m, t), v in np.ndenumerate(values) if math.isfinite(v)]
+    trained = [cell for cell in cells if results.kind(results.models[cell[1]]) not in ("base", "experts")]
+    seen = "Nothing here is a number."
+    if cells:
+        _, m, t = min(trained or cells)
+        least = "Apart from the base, the" if trained else "The"
+        seen = f"{least} least is kept by {results.models[m]} on {tasks[t]}: {text[m][t]} %."
+    shape = Heat(tasks, results.models, values, text, "rising", low, high, "% of the expert's score")
     title = "What each way keeps on each task"
-    notes = ["Numbers: score as a percentage of the task's own expert's, mean over seeds."]
-    return Figure("normalised", title, seen, shape, [*notes, *_noted(results)])
+    notes = [
+        "Numbers: score as a percentage of the task's own expert's, mean over seeds.",
+        f"Colours from {digits(low, 0)} % and less to {digits(high, 0)} %.",
+        *_noted(results),
+    ]
+    return Figure("normalised", title, seen, shape, notes)
+
+
+def _scale(results: Results, values: NDArray[np.float64]) -> tuple[float, float]:
+    """Ends of the colours: the base, far below, must not make all others look alike."""
+    rows = [m for m, model in enumerate(results.models) if results.kind(model) != "base"]
+    finite = values[rows][np.isfinite(values[rows])]
+    low = 10 * math.floor(finite.min() / 10) if len(finite) else 0
+    return float(min(low, 90)), float(max(100, finite.max() if len(finite) else 100))
 
 
 def _similarity(results: Results) -> list[Figure]:
@@ -96,13 +100,15 @@ def _similarity(results: Results) -> list[Figure]:
     found = []
     if len(names) > 1:
         apart = cosine[~np.eye(len(names), dtype=bool)]
-        seen = f"Between different tasks, cosines go from {digits(float(apart.min()), 2)} to {digits(float(apart.max()), 2)}."
+        least, most = digits(float(apart.min()), 2), digits(float(apart.max()), 2)
+        seen = f"Between different tasks, cosines go from {least} to {most}."
         shape = Heat(names, names, cosine, text, "signed", -1.0, 1.0, "cosine")
         found.append(Figure("cosine", "How alike the task vectors are", seen, shape))
     if len(alike.layers):
         conflict = 100 * np.asarray(alike.conflict, dtype=np.float64)
-        most = int(np.argmax(conflict))
-        seen = f"Most in {alike.layers[most]} ({digits(float(conflict[most]), 1)} %), {digits(float(conflict.mean()), 1)} % in the mean over layers."
+        top = int(np.argmax(np.nan_to_num(conflict, nan=-1.0)))
+        most, mean = digits(float(conflict[top]), 1), digits(float(conflict.mean()), 1)
+        seen = f"Most in {alike.layers[top]} ({most} %); {mean} % in the mean over layers."
         bars = Bars(list(alike.layers), {"entries with opposing signs, %": [float(v) for v in conflict]})
         found.append(Figure("conflict", "Where experts pull in opposite directions", seen, bars))
     return found
@@ -146,7 +152,7 @@ def _tuning(results: Results) -> list[Figure]:
         seen = f"{widest} depends most on its setting: its scores spread over {digits(ranges[widest], 3)}."
         unit = marked(f"validation score: {metric}", bool(results.semi_synthetic))
         name = "tuning" if place == 0 else f"tuning_{place + 1}"
-        title = "Tuning: every setting tried, and the one chosen"
+        title = "Every setting tried, and the one chosen"
         found.append(Figure(name, title, seen, Dots(rows, series, unit), _noted(results)))
     return found
 
@@ -165,4 +171,4 @@ def _costs(results: Results) -> Figure | None:
     cached = sum(c.cached for c in costs)
     seen = f"{len(costs) - cached} steps were run, in {digits(sum(run), 1)} s together; {cached} were cached."
     shape = Bars([c.step for c in costs], panels, [c.cached for c in costs], "run", "cached")
-    return Figure("costs", "Time and memory of each step", seen, shape)
+    return Figure("costs", "What each step took", seen, shape)

@@ -26,12 +26,13 @@ def headline(results: Results) -> str:
     pooled = averages(results)
     parts = [f"{top} keeps {_share(results, pooled[top])} of the experts’ {_what(results)}"]
     parts.append(_against(results, top))
-    parts += [
-        f"{'the bound, joint training on all tasks,' if len(of) == 1 else model} keeps {_share(results, pooled[model])}"
-        for of in [[m for m in results.models if results.kind(m) == "joint"]]
-        for model in of
-    ]
+    for model in (model for model in results.models if results.kind(model) == "joint"):
+        parts.append(f"the bound, {_joint(model)}, keeps {_share(results, pooled[model])}")
     return "; ".join(part for part in parts if part) + "."
+
+
+def _joint(model: str) -> str:
+    return "joint training on all tasks" if model == "joint" else f"joint training ({model})"
 
 
 def _share(results: Results, each: Average) -> str:
@@ -44,7 +45,8 @@ def _share(results: Results, each: Average) -> str:
 def _what(results: Results) -> str:
     metrics = {row.metric for row in firsts(results.scores[0])}
     over = f"mean of {_counted(len(results.tasks), 'task')}, {_counted(len(results.seeds), 'seed')}"
-    return f"{metrics.pop() if len(metrics) == 1 else 'scores'} ({over})"
+    behind = "; in brackets 95 % intervals" if results.scores[0].evidence else ""
+    return f"{metrics.pop() if len(metrics) == 1 else 'scores'} ({over}{behind})"
 
 
 def _counted(count: int, word: str) -> str:
@@ -81,8 +83,8 @@ def caveats(results: Results) -> list[str]:
     ways = sum(competes(results, model) for model in results.models)
     if ways > 1:
         found.append(
-            f"The best of {ways} ways is named by the same test scores that it is told with, so its figure is "
-            "slightly too good; p is corrected for every way that was tested."
+            f"The best of {ways} ways is named by the same test scores that it is told with, so its figure "
+            "is slightly too good; p is corrected for all that were tested."
         )
     if len(results.seeds) == 1:
         found.append("One seed: how much training varies is not known.")

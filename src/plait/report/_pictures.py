@@ -81,7 +81,7 @@ def picture_sheet(results: Results) -> bytes | None:
     from matplotlib.figure import Figure as Canvas
 
     count, width = len(shown.rows), len(shown.models)
-    canvas = Canvas(figsize=(3.4 + 1.05 * width, 0.9 + 0.42 * count), facecolor=LIGHT["page"])
+    canvas = Canvas(figsize=(2.5 + 1.05 * width, 0.9 + 0.42 * count), facecolor=LIGHT["page"])
     FigureCanvasAgg(canvas)
     axes = canvas.add_axes((0, 0, 1, 1))
     axes.axis("off")
@@ -90,11 +90,11 @@ def picture_sheet(results: Results) -> bytes | None:
         axes.text(column + 0.5, -0.5, _cut(model, 14), ha="center", fontweight="bold", **plain)
     for row, picture in enumerate(shown.rows):
         if row == 0 or shown.rows[row - 1].task != picture.task:
-            axes.text(-3.2, row + 0.5, _cut(results.label(picture.task), 20), **plain)
-        axes.text(-0.15, row + 0.5, _cut(picture.label, 10), ha="right", **plain)
+            axes.text(-2.3, row + 0.5, _cut(results.label(picture.task), 20), **plain)
+        axes.text(-0.3, row + 0.5, _cut(picture.label, 8), ha="center", **plain)
         image = np.clip(np.nan_to_num(np.asarray(picture.image, dtype=np.float64)), 0, 1)
         axes.imshow(
-            image, cmap="gray", vmin=0, vmax=1, extent=(-1.36, -1.0, row + 0.94, row + 0.06), aspect="auto"
+            image, cmap="gray", vmin=0, vmax=1, extent=(-0.95, -0.59, row + 0.94, row + 0.06), aspect="auto"
         )
         for column, model in enumerate(shown.models):
             if model in picture.said:
@@ -105,7 +105,7 @@ def picture_sheet(results: Results) -> bytes | None:
                 axes.text(
                     column + 0.5, row + 0.5, text, ha="center", **{**plain, "color": LIGHT[f"on-{word}"]}
                 )
-    axes.set_xlim(-3.3, width)
+    axes.set_xlim(-2.4, width)
     axes.set_ylim(count, -1.4)
     out = io.BytesIO()
     canvas.savefig(out, format="png", dpi=150, metadata={"Description": shown.seen})

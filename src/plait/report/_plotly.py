@@ -75,8 +75,8 @@ def _heat(shape: Heat) -> Spec:
         for i in range(len(shape.x))
     ]
     hover = [
-        [f"{_told(y)}, {_told(x)}: {_told(t)}" for x, t in zip(shape.x, of)]
-        for y, of in zip(shape.y, shape.text)
+        [f"{_told(y)}, {_told(x)}: {_told(t)}" for x, t in zip(shape.x, of, strict=True)]
+        for y, of in zip(shape.y, shape.text, strict=True)
     ]
     trace = {
         "type": "heatmap",
@@ -154,25 +154,12 @@ def _dots(shape: Dots) -> Spec:
             "yref": "paper",
             "line": {"color": _role("muted"), "width": 1, "dash": "dot"},
         }
-        for x, _ in shape.lines
-    ]
-    words = [
-        {
-            "x": x,
-            "y": 1,
-            "yref": "paper",
-            "yanchor": "bottom",
-            "xanchor": "right",
-            "text": _told(name),
-            "showarrow": False,
-        }
-        for x, name in shape.lines
+        for x in shape.lines
     ]
     layout = {
         "xaxis": {"title": {"text": _told(shape.unit)}, "zeroline": False, "automargin": True},
         "yaxis": _rows(shape.rows, showgrid=True),
         "shapes": lines,
-        "annotations": words,
         "showlegend": True,
     }
     return {"data": traces, "layout": layout, "height": 130 + 30 * len(shape.rows)}

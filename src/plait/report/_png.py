@@ -14,7 +14,7 @@ from plait.report._palette import LIGHT, RISING, SIGNED
 from plait.report._plotly import ink
 from plait.report._shapes import Bars, Dots, Figure, Heat, Lines
 
-_STYLE = {
+_STYLE: Any = {
     "font.size": 9,
     "text.parse_math": False,
     "text.color": LIGHT["text"],
@@ -41,11 +41,12 @@ def png(figure: Figure) -> bytes:
         import matplotlib as mpl
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure as Canvas
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise MissingExtra("matplotlib", "report", "a report") from error
     draw = {Heat: _heat, Dots: _dots, Bars: _bars, Lines: _lines}[type(figure.shape)]
     with mpl.rc_context(_STYLE):
-        canvas = Canvas(layout="constrained", facecolor=LIGHT["page"])
+        canvas = Canvas(layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1), facecolor=LIGHT["page"])
         FigureCanvasAgg(canvas)
         draw(canvas, figure.shape)
         canvas.suptitle(figure.title, fontsize=11, fontweight="bold", color=LIGHT["text"])
@@ -96,11 +97,8 @@ def _dots(canvas: Any, shape: Dots) -> None:
     canvas.set_size_inches(7.2, 1.5 + 0.31 * len(shape.rows))
     axes = canvas.subplots()
     places = {name: i for i, name in enumerate(shape.rows)}
-    for x, name in shape.lines:
+    for x in shape.lines:
         axes.axvline(x, color=LIGHT["muted"], linewidth=1, linestyle=":", zorder=1)
-        axes.annotate(
-            name, (x, 1), xycoords=("data", "axes fraction"), ha="right", va="bottom", color=LIGHT["muted"]
-        )
     for series in shape.series:
         marker, size = _MARKS[series.mark]
         colour = LIGHT[series.colour]

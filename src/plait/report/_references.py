@@ -52,24 +52,21 @@ def _arxiv(key: str, number: str, author: str, title: str, year: int, venue: str
 
 
 _PMA = (
-    "Li, Yunshui and Ma, Yiyuan and Yan, Shen and Zhang, Chaoyi and Liu, Jing and Lu, Jianqiao and Xu, Ziwen and "
-    "Chen, Mengzhao and Wang, Minrui and Zhan, Shiyi and Ma, Jin and Lai, Xunhao and Liu, Deyi and Luo, Yao and "
-    "Bin, Xingyan and Ren, Hongbin and Han, Mingji and Hao, Wenhao and Yi, Bairen and Liu, LingJun and Ma, Bole "
-    "and Jia, Xiaoying and Zhou, Xun and Qiao, Siyuan and Xiang, Liang and Wu, Yonghui"
+    "Li, Yunshui and Ma, Yiyuan and Yan, Shen and Zhang, Chaoyi and Liu, Jing and Lu, Jianqiao "
+    "and Xu, Ziwen and Chen, Mengzhao and Wang, Minrui and Zhan, Shiyi and Ma, Jin and Lai, "
+    "Xunhao and Liu, Deyi and Luo, Yao and Bin, Xingyan and Ren, Hongbin and Han, Mingji and Hao,"
+    " Wenhao and Yi, Bairen and Liu, LingJun and Ma, Bole and Jia, Xiaoying and Zhou, Xun and "
+    "Qiao, Siyuan and Xiang, Liang and Wu, Yonghui"
 )
 _SOUPS = (
-    "Wortsman, Mitchell and Ilharco, Gabriel and Gadre, Samir Yitzhak and Roelofs, Rebecca and Gontijo-Lopes, "
-    "Raphael and Morcos, Ari S. and Namkoong, Hongseok and Farhadi, Ali and Carmon, Yair and Kornblith, Simon "
-    "and Schmidt, Ludwig"
+    "Wortsman, Mitchell and Ilharco, Gabriel and Gadre, Samir Yitzhak and Roelofs, Rebecca and "
+    "Gontijo-Lopes, Raphael and Morcos, Ari S. and Namkoong, Hongseok and Farhadi, Ali and "
+    "Carmon, Yair and Kornblith, Simon and Schmidt, Ludwig"
 )
-_ICML, _ICLR = (
-    "International Conference on Machine Learning",
-    "International Conference on Learning Representations",
-)
-_NEURIPS, _ECCV = (
-    "Advances in Neural Information Processing Systems",
-    "European Conference on Computer Vision",
-)
+_ICML = "International Conference on Machine Learning"
+_ICLR = "International Conference on Learning Representations"
+_NEURIPS = "Advances in Neural Information Processing Systems"
+_ECCV = "European Conference on Computer Vision"
 
 #: What a method's reference may name → the publication.
 _KNOWN = {
@@ -85,8 +82,8 @@ _KNOWN = {
     "2212.04089": _arxiv(
         "ilharco2023editing",
         "2212.04089",
-        "Ilharco, Gabriel and Ribeiro, Marco Tulio and Wortsman, Mitchell and Gururangan, Suchin and Schmidt, "
-        "Ludwig and Hajishirzi, Hannaneh and Farhadi, Ali",
+        "Ilharco, Gabriel and Ribeiro, Marco Tulio and Wortsman, Mitchell and Gururangan, Suchin and "
+        "Schmidt, Ludwig and Hajishirzi, Hannaneh and Farhadi, Ali",
         "Editing Models with Task Arithmetic",
         2023,
         _ICLR,

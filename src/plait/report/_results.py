@@ -89,7 +89,7 @@ class Cost:
         step: its name.
         seconds: of wall time; NaN if not measured.
         peak_mb: most memory held at once, in 10⁶ bytes; NaN if not measured.
-        cached: whether it was not run this time but found; the numbers are then those of the run that made it.
+        cached: whether it was found instead of run; the numbers are then those of the run that made it.
     """
 
     step: str

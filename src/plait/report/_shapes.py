@@ -5,7 +5,7 @@ Colours are roles of the palette.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -71,13 +71,13 @@ class Dots:
         rows: names, the first on top.
         series: the points.
         unit: of the axis.
-        lines: values to compare with → name.
+        lines: values to compare with.
     """
 
     rows: Sequence[str]
     series: Sequence[Series]
     unit: str
-    lines: Sequence[tuple[float, str]] = ()
+    lines: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Bars:
     """
 
     rows: Sequence[str]
-    panels: dict[str, Sequence[float]]
+    panels: Mapping[str, Sequence[float]]
     hollow: Sequence[bool] = ()
     full_name: str = ""
     hollow_name: str = ""
@@ -118,7 +118,7 @@ class Lines:
         x: name of the lying axis.
     """
 
-    panels: dict[str, Sequence[Line]]
+    panels: Mapping[str, Sequence[Line]]
     x: str
 
 

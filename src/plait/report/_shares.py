@@ -7,7 +7,8 @@ The test is a paired bootstrap over examples: every model is scored on the same 
 difference of averages (over tasks and seeds) need no further assumption. A t or Wilcoxon test over seeds ×
 tasks would take them for independent, which seeds of one task are not, and tasks for a sample of all tasks,
 which a suite is not. So tasks and seeds are fixed here, and the seeds' agreement is told beside it. p-values
-are two-sided, (1 + draws beyond 0) / (1 + draws) doubled, and corrected for all that are tested (Holm 1979).
+are two-sided, of the difference over the standard deviation of its draws as a normal variable: counting draws
+beyond 0 could not go below 2 / draws, too coarse once they are corrected for all that are tested (Holm 1979).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plait.report._results import Results
-from plait.tasks import Average, Score, Scores
+from plait.tasks import Average, Scores
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
@@ -66,12 +67,14 @@ def share(values: Floats, expert: float, higher_is_better: bool) -> Floats:
 
 def shares(results: Results) -> Floats:
     """`(models, seeds, tasks)`: scores as shares of the experts' of the same seed."""
-    found = np.empty((len(results.models), len(results.seeds), len(results.tasks)))
+    models, tasks = results.models, results.tasks
+    found = np.empty((len(models), len(results.seeds), len(tasks)))
     for s, scores in enumerate(results.scores):
-        for m, model in enumerate(results.models):
-            for t, task in enumerate(results.tasks):
-                row, expert = scores.score(model, task), scores.score(results.experts, task)
-                found[m, s, t] = share(np.array(row.value), expert.value, row.higher_is_better)
+        rows = firsts(scores).rows
+        experts = {row.task: row.value for row in rows if row.model == results.experts}
+        for row in rows:
+            of = share(np.array(row.value), experts[row.task], row.higher_is_better)
+            found[models.index(row.model), s, tasks.index(row.task)] = of
     return found
 
 
@@ -137,16 +140,14 @@ def _draws(results: Results, model: str) -> Floats | None:
     """`(bootstrap,)`: mean shares over resampled examples; None if one score has no examples behind it."""
     drawn = []
     for scores in results.scores:
-        for row in (scores.score(model, task) for task in results.tasks):
+        rows = firsts(scores).rows
+        experts = {row.task: row.value for row in rows if row.model == results.experts}
+        for row in (row for row in rows if row.model == model):
             behind = scores.evidence.get(row.key)
             if behind is None or not len(behind.draws):
                 return None
-            drawn.append(share(behind.draws, _expert(scores, results, row).value, row.higher_is_better))
+            drawn.append(share(behind.draws, experts[row.task], row.higher_is_better))
     return np.mean(drawn, axis=0)
-
-
-def _expert(scores: Scores, results: Results, row: Score) -> Score:
-    return scores.score(results.experts, row.task, row.metric)
 
 
 def _judged(value: float, draws: Floats | None) -> tuple[float, float, float]:
@@ -155,8 +156,9 @@ def _judged(value: float, draws: Floats | None) -> tuple[float, float, float]:
     if draws is None or not len(draws) or np.isinf(draws).any() or not math.isfinite(value):
         return math.nan, math.nan, math.nan
     low, high = np.quantile(draws, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    beyond = min((draws <= 0).sum(), (draws >= 0).sum())
-    return float(low), float(high), min(1.0, float(2 * (1 + beyond) / (1 + len(draws))))
+    deviation = float(draws.std())
+    p = math.erfc(abs(value) / deviation / math.sqrt(2)) if deviation else 1.0 if value == 0 else math.nan
+    return float(low), float(high), p
 
 
 def holm(p: Sequence[float]) -> list[float]:

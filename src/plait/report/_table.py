@@ -103,7 +103,7 @@ class Table:
         return f"{_escaped(self.title, _MARKDOWN)}\n\n{text}{below}\n"
 
     def csv(self) -> str:
-        """As CSV, numbers in full; what stands behind a number (`sd`, `low`, `high`) has columns of its own."""
+        """As CSV, numbers in full; its `sd`, `low` and `high` have columns of their own."""
         parts = [_parts([row[i] for row in self.rows]) for i in range(len(self.columns))]
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from plait.report._results import Results, Trial
-from plait.report._shares import Floats, averages, plain_averages, seed_averages, shares, tests
+from plait.report._shares import Floats, Paired, averages, plain_averages, seed_averages, shares, tests
 from plait.report._table import Cell, Number, Table
 from plait.tasks import NOTE, Average, Score, marked
 
 DRAWS = (
-    "Difference of the mean shares in points, with the 95 % interval of a paired bootstrap over test examples; "
-    "tasks and seeds are taken as they are. p is two-sided, and corrected by Holm for all ways that are tested."
+    "Difference of the mean shares in points, with the 95 % interval of a paired bootstrap over test "
+    "examples; tasks and seeds are taken as they are. p: two-sided, the difference over the standard "
+    "deviation of its draws; corrected by Holm for all that are tested."
 )
 
 
@@ -51,7 +52,7 @@ def _places(values: Iterable[float]) -> int:
 
 
 def _noted(results: Results) -> list[str]:
-    return [NOTE] if results.semi_synthetic else []
+    return [f"{NOTE}."] if results.semi_synthetic else []
 
 
 def _over(results: Results) -> list[str]:
@@ -75,8 +76,9 @@ def competes(results: Results, model: str) -> bool:
 
 def _scores(results: Results) -> Table:
     columns, cells = [], []
+    found = [{row.key: row for row in scores} for scores in results.scores]
     for row in dict.fromkeys((row.task, row.metric) for row in results.scores[0]):
-        rows = [[scores.score(model, *row) for scores in results.scores] for model in results.models]
+        rows = [[of[(model, *row)] for of in found] for model in results.models]
         means = [float(np.mean([each.value for each in of])) for of in rows]
         best = _best(results, means, rows[0][0].higher_is_better)
         columns.append(_head(rows[0][0]))
@@ -176,7 +178,7 @@ def _tests(results: Results) -> Table | None:
             f"{each.seeds} of {seeds}",
             _p(each.p),
             _p(each.corrected),
-            verdict(each.value, each.corrected),
+            verdict(each, seeds),
         ]
         for each in found
     ]
@@ -189,11 +191,14 @@ def _p(value: float) -> Cell:
     return "–" if math.isnan(value) else Number(value, digits=4)
 
 
-def verdict(value: float, p: float) -> str:
-    """What a corrected p-value says."""
-    if math.isnan(p):
+def verdict(test: Paired, seeds: int) -> str:
+    """What the corrected p-value and the seeds say together."""
+    if math.isnan(test.corrected):
         return "no test"
-    return "no clear difference" if p >= 0.05 else "better" if value > 0 else "worse"
+    if test.corrected >= 0.05:
+        return "no clear difference"
+    word, agree = ("better", test.seeds) if test.value > 0 else ("worse", seeds - test.seeds)
+    return word if agree == seeds else f"{word}, not in every seed"
 
 
 def by_way(trials: Sequence[Trial]) -> dict[tuple[str, str], list[Trial]]:
@@ -211,11 +216,9 @@ def _tuning(results: Results) -> Table | None:
     for (way, metric), trials in by_way(results.trials).items():
         seeds = [[t for t in trials if t.seed == seed] for seed in dict.fromkeys(t.seed for t in trials)]
         chosen = [trial for trial in trials if trial.chosen]
-        counts = {told: sum(t.told == told for t in chosen) for told in dict.fromkeys(t.told for t in chosen)}
-        told = "; ".join(f"{k} ({v}×)" if len(seeds) > 1 else k for k, v in counts.items()) or "–"
         places = _places(trial.value for trial in trials)
         worst, best = zip(*map(_ends, seeds), strict=True)
-        line: list[Cell] = [way, metric, str(max(map(len, seeds))), told]
+        line: list[Cell] = [way, metric, str(max(map(len, seeds))), _chosen(chosen)]
         line.append(_spread((trial.value for trial in chosen), places) if chosen else "–")
         line += [_spread(worst, places), _spread(best, places)]
         line.append(_spread(np.abs(np.subtract(best, worst)), places))
@@ -224,16 +227,27 @@ def _tuning(results: Results) -> Table | None:
     if results.semi_synthetic:
         columns[4] = marked(columns[4], True)
     budget = [] if results.budget is None else [f"Budget: {results.budget} settings for each way and seed."]
+    budget += ["a/b/c: chosen in each seed."] if len({t.seed for t in results.trials}) > 1 else []
     notes = [*budget, "Sensitivity: best − worst validation score over the settings tried.", *_over(results)]
     title = "Tuning on validation examples, never on test examples"
     return Table("tuning", title, columns, lines, [*notes, *_noted(results)])
+
+
+def _chosen(trials: Sequence[Trial]) -> str:
+    """Options of the chosen settings: one value where all seeds agree, one for each seed elsewhere."""
+    options: dict[str, list[str]] = {}
+    for trial in trials:
+        for name, value in trial.setting.items():
+            options.setdefault(name, []).append(f"{value:g}" if isinstance(value, float) else str(value))
+    agreed = {name: of[:1] if len(set(of)) == 1 else of for name, of in options.items()}
+    return ", ".join(f"{name}={'/'.join(of)}" for name, of in agreed.items()) or "–"
 
 
 def _ends(trials: Sequence[Trial]) -> tuple[float, float]:
     """Worst and best of those that are numbers."""
     values = [trial.value for trial in trials if math.isfinite(trial.value)] or [math.nan]
     ends = min(values), max(values)
-    return ends if trials[0].higher_is_better else ends[::-1]
+    return ends if trials[0].higher_is_better else (ends[1], ends[0])
 
 
 def _trials(results: Results) -> Table | None:

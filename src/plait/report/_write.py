@@ -1,7 +1,7 @@
 """Writing a report: all of it is made first, then put in place by renames, the page last.
 
-The folder may hold other things, which stay as they are. What an earlier report wrote is replaced whole, so that
-no picture or table of it is left over.
+The folder may hold other things, which stay as they are. What an earlier report wrote is replaced
+whole, so that no picture or table of it is left over.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@
     made.paper_bgcolor = made.plot_bgcolor = "rgba(0,0,0,0)";
     made.margin = { l: 10, r: 10, t: 24, b: 40, ...made.margin };
     made.legend = { orientation: "h", x: 0, xanchor: "left", y: 1, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)" };
+    if (spec.heat && narrow) made.margin.r = 34;
     made.hoverlabel = { bgcolor: role("--page"), bordercolor: role("--muted"), font: { color: role("--text") } };
     made.dragmode = false;
     made.hovermode = "closest";
