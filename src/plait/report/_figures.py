@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from plait.report._palette import MEMBERS, kind
 from plait.report._results import Results
+from plait.report._score_tables import noted
 from plait.report._shapes import Bars, Dot, Dots, Figure, Heat, Line, Lines, Series
 from plait.report._shares import averages, seed_averages, shares
 from plait.report._table import digits
 from plait.report._tables import by_way
-from plait.tasks import NOTE, marked
+from plait.tasks import marked
 
 #: Points of a curve that are drawn; more can't be told apart.
 _POINTS = 400
@@ -24,10 +25,6 @@ def figures(results: Results) -> list[Figure]:
     """All that there is something to see of."""
     found = [_averages(results), _heat(results), *_similarity(results), _curves(results)]
     return [figure for figure in [*found, *_tuning(results), _costs(results)] if figure is not None]
-
-
-def _noted(results: Results) -> list[str]:
-    return [f"{NOTE}."] if results.semi_synthetic else []
 
 
 def role(results: Results, model: str) -> str:
@@ -53,7 +50,7 @@ def _averages(results: Results) -> Figure:
     seen = f"From best to worst: {', '.join(f'{m} {digits(value[m], 1)} %' for m in order)}."
     shape = Dots(order, series, unit, [100.0])
     title = "How much of the experts each way keeps"
-    return Figure("averages", title, seen, shape, [*notes, "Dotted line: the experts.", *_noted(results)])
+    return Figure("averages", title, seen, shape, [*notes, "Dotted line: the experts.", *noted(results)])
 
 
 def _ends(low: float, high: float) -> tuple[float | None, float | None]:
@@ -77,7 +74,7 @@ def _heat(results: Results) -> Figure:
     notes = [
         "Numbers: score as a percentage of the task's own expert's, mean over seeds.",
         f"Colours from {digits(low, 0)} % and less to {digits(high, 0)} %.",
-        *_noted(results),
+        *noted(results),
     ]
     return Figure("normalised", title, seen, shape, notes)
 
@@ -127,8 +124,8 @@ def _curves(results: Results) -> Figure | None:
         line = Line(results.label(curve.member), f"member{place % MEMBERS}", dash, x, y)
         panels.setdefault(curve.kind, []).append(line)
     ends = [f"{kind} of {len({line.name for line in of})} members" for kind, of in panels.items()]
-    seen = f"{'; '.join(ends)}, a line for each member and seed."
-    return Figure("curves", "How training went", seen, Lines(dict(panels), "step"), _noted(results))
+    seen = f"A line for each member and seed: {'; '.join(ends)}."
+    return Figure("curves", "How training went", seen, Lines(dict(panels), "step"), noted(results))
 
 
 def _tuning(results: Results) -> list[Figure]:
@@ -153,7 +150,7 @@ def _tuning(results: Results) -> list[Figure]:
         unit = marked(f"validation score: {metric}", bool(results.semi_synthetic))
         name = "tuning" if place == 0 else f"tuning_{place + 1}"
         title = "Every setting tried, and the one chosen"
-        found.append(Figure(name, title, seen, Dots(rows, series, unit), _noted(results)))
+        found.append(Figure(name, title, seen, Dots(rows, series, unit), noted(results)))
     return found
 
 

@@ -7,14 +7,13 @@ import math
 from plait.report._results import Results
 from plait.report._shares import averages, firsts, tests
 from plait.report._table import digits
-from plait.report._tables import competes
 from plait.tasks import NOTE, Average, marked, notes
 
 
 def best(results: Results) -> str | None:
     """The way with the largest mean share of the experts' scores; None if none has a number."""
     pooled = averages(results)
-    ways = [m for m in results.models if competes(results, m) and math.isfinite(pooled[m].value)]
+    ways = [m for m in results.models if results.competes(m) and math.isfinite(pooled[m].value)]
     return max(ways, key=lambda model: pooled[model].value, default=None)
 
 
@@ -26,8 +25,8 @@ def headline(results: Results) -> str:
     pooled = averages(results)
     parts = [f"{top} keeps {_share(results, pooled[top])} of the experts’ {_what(results)}"]
     parts.append(_against(results, top))
-    for model in (model for model in results.models if results.kind(model) == "joint"):
-        parts.append(f"the bound, {_joint(model)}, keeps {_share(results, pooled[model])}")
+    bounds = [model for model in results.models if results.kind(model) == "joint"]
+    parts += [f"the bound, {_joint(m)}, keeps {_share(results, pooled[m])}" for m in bounds]
     return "; ".join(part for part in parts if part) + "."
 
 
@@ -80,7 +79,7 @@ def _against(results: Results, top: str) -> str:
 def caveats(results: Results) -> list[str]:
     """What a reader must know before they believe it."""
     found = []
-    ways = sum(competes(results, model) for model in results.models)
+    ways = sum(results.competes(model) for model in results.models)
     if ways > 1:
         found.append(
             f"The best of {ways} ways is named by the same test scores that it is told with, so its figure "

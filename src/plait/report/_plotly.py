@@ -109,7 +109,7 @@ def ink(shape: Heat, value: float, span: float) -> str:
     if not math.isfinite(value):
         return _role("text")
     part = (value - shape.low) / span
-    dark = part > 0.55 if shape.scale == "rising" else not 0.12 < part < 0.85
+    dark = part > 0.6 if shape.scale == "rising" else not 0.12 < part < 0.85
     return "#ffffff" if dark else "#1c2126"
 
 
@@ -224,6 +224,8 @@ def _lines(shape: Lines) -> Spec:
             "automargin": True,
         }
         layout[f"xaxis{axis}"] = {"anchor": f"y{axis}", "zeroline": False}
+        if place:
+            layout[f"xaxis{axis}"]["matches"] = "x"
         if place == count - 1:
             layout[f"xaxis{axis}"]["title"] = {"text": _told(shape.x)}
         for line in lines:

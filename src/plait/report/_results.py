@@ -181,6 +181,10 @@ class Results:
             return "experts"
         return self.groups.get(model, model if model in KINDS else "merge")
 
+    def competes(self, model: str) -> bool:
+        """Whether a model is one of the ways, not a starting point or a bound."""
+        return self.kind(model) not in KINDS
+
     def label(self, name: str) -> str:
         """A name as it is shown beside scores: marked if it is that of a semi-synthetic task."""
         return marked(name, name in self.semi_synthetic)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -40,6 +42,7 @@ class Number:
         low, high: of its 95 % interval; NaN if there is none.
         digits: after the point.
         best: whether it is the best of its column.
+        tiny: whether one that rounds to 0 is told as less than what doesn't, as p-values are.
     """
 
     value: float
@@ -48,8 +51,11 @@ class Number:
     high: float = math.nan
     digits: int = 3
     best: bool = False
+    tiny: bool = False
 
     def __str__(self) -> str:
+        if self.tiny and 0 <= self.value < 10**-self.digits:
+            return f"< {10**-self.digits:.{self.digits}f}"
         text = digits(self.value, self.digits)
         if self.sd is not None:
             text += f" ± {digits(self.sd, self.digits)}"
@@ -66,6 +72,20 @@ def digits(value: float, count: int) -> str:
         return "∞" if value > 0 else "−∞"
     text = f"{value:.{count}f}"
     return text.replace("-", "−") if float(text) else text.lstrip("-")
+
+
+def spread(values: Iterable[float], digits: int = 3, scale: float = 1.0, best: bool = False) -> Number:
+    """Mean over seeds and, of several, their standard deviation."""
+    array = np.asarray(list(values), dtype=np.float64) * scale
+    with np.errstate(invalid="ignore"):
+        sd = float(array.std(ddof=1)) if len(array) > 1 else None
+    return Number(float(array.mean()), sd, digits=digits, best=best)
+
+
+def places_of(values: Iterable[float]) -> int:
+    """How many digits after the point a column's numbers need."""
+    largest = max((abs(v) for v in values if math.isfinite(v)), default=1.0)
+    return 3 if largest < 10 else 2 if largest < 100 else 1
 
 
 Cell = str | Number
