@@ -1,0 +1,171 @@
+"""Every figure of a report, and what is to be seen in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plait.report._palette import MEMBERS, kind
+from plait.report._results import Results
+from plait.report._score_tables import noted
+from plait.report._shapes import Bars, Dot, Dots, Figure, Heat, Line, Lines, Series
+from plait.report._shares import averages, seed_averages, shares
+from plait.report._table import digits
+from plait.report._tables import by_way
+from plait.tasks import marked
+
+#: Points of a curve that are drawn; more can't be told apart.
+_POINTS = 400
+
+
+def figures(results: Results) -> list[Figure]:
+    """All that there is something to see of."""
+    found = [_averages(results), _heat(results), *_similarity(results), _curves(results)]
+    return [figure for figure in [*found, *_tuning(results), _costs(results)] if figure is not None]
+
+
+def role(results: Results, model: str) -> str:
+    """The colour of a model."""
+    return "reference" if model == results.reference else kind(results.kind(model))
+
+
+def _averages(results: Results) -> Figure:
+    pooled, seeds = averages(results), seed_averages(results)
+    value = {model: 100 * pooled[model].value for model in results.models}
+    order = sorted(results.models, key=lambda m: -value[m] if math.isfinite(value[m]) else math.inf)
+    series = []
+    if len(seeds) > 1:
+        behind = [Dot(m, 100 * of[m].value) for m in order for of in seeds if math.isfinite(of[m].value)]
+        series.append(Series("one seed", "muted", behind, "ring"))
+    for colour in dict.fromkeys(role(results, model) for model in order):
+        models = [m for m in order if role(results, m) == colour and math.isfinite(value[m])]
+        dots = [Dot(m, value[m], *_ends(pooled[m].low, pooled[m].high)) for m in models]
+        series.append(Series(str(results.reference) if colour == "reference" else colour, colour, dots))
+    unit = marked("mean share of the experts' scores, %", bool(results.semi_synthetic))
+    rings = ["Rings: each seed."] if len(seeds) > 1 else []
+    notes = ["Points: mean over tasks and seeds; bars: 95 % interval over test examples.", *rings]
+    seen = f"From best to worst: {', '.join(f'{m} {digits(value[m], 1)} %' for m in order)}."
+    shape = Dots(order, series, unit, [100.0])
+    title = "How much of the experts each way keeps"
+    return Figure("averages", title, seen, shape, [*notes, "Dotted line: the experts.", *noted(results)])
+
+
+def _ends(low: float, high: float) -> tuple[float | None, float | None]:
+    return (None, None) if math.isnan(low) else (100 * low, 100 * high)
+
+
+def _heat(results: Results) -> Figure:
+    values = 100 * shares(results).mean(axis=1)
+    text = [[digits(float(v), 0) for v in row] for row in values]
+    tasks = [results.label(task) for task in results.tasks]
+    low, high = _scale(results, values)
+    cells = [(v, m, t) for (m, t), v in np.ndenumerate(values) if math.isfinite(v)]
+    trained = [cell for cell in cells if results.kind(results.models[cell[1]]) not in ("base", "experts")]
+    seen = "Nothing here is a number."
+    if cells:
+        _, m, t = min(trained or cells)
+        least = "Apart from the base, the" if trained else "The"
+        seen = f"{least} least is kept by {results.models[m]} on {tasks[t]}: {text[m][t]} %."
+    shape = Heat(tasks, results.models, values, text, "rising", low, high, "% of the expert's score")
+    title = "What each way keeps on each task"
+    notes = [
+        "Numbers: score as a percentage of the task's own expert's, mean over seeds.",
+        f"Colours from {digits(low, 0)} % and less to {digits(high, 0)} %.",
+        *noted(results),
+    ]
+    return Figure("normalised", title, seen, shape, notes)
+
+
+def _scale(results: Results, values: NDArray[np.float64]) -> tuple[float, float]:
+    """Ends of the colours: the base, far below, must not make all others look alike."""
+    rows = [m for m, model in enumerate(results.models) if results.kind(model) != "base"]
+    finite = values[rows][np.isfinite(values[rows])]
+    low = 10 * math.floor(finite.min() / 10) if len(finite) else 0
+    return float(min(low, 90)), float(max(100, finite.max() if len(finite) else 100))
+
+
+def _similarity(results: Results) -> list[Figure]:
+    alike = results.similarity
+    if alike is None:
+        return []
+    names = [results.label(name) for name in alike.names]
+    cosine = np.asarray(alike.cosine, dtype=np.float64)
+    text = [[digits(float(v), 2) for v in row] for row in cosine]
+    found = []
+    if len(names) > 1:
+        apart = cosine[~np.eye(len(names), dtype=bool)]
+        least, most = digits(float(apart.min()), 2), digits(float(apart.max()), 2)
+        seen = f"Between different tasks, cosines go from {least} to {most}."
+        shape = Heat(names, names, cosine, text, "signed", -1.0, 1.0, "cosine")
+        found.append(Figure("cosine", "How alike the task vectors are", seen, shape))
+    if len(alike.layers):
+        conflict = 100 * np.asarray(alike.conflict, dtype=np.float64)
+        top = int(np.argmax(np.nan_to_num(conflict, nan=-1.0)))
+        most, mean = digits(float(conflict[top]), 1), digits(float(conflict.mean()), 1)
+        seen = f"Most in {alike.layers[top]} ({most} %); {mean} % in the mean over layers."
+        bars = Bars(list(alike.layers), {"entries with opposing signs, %": [float(v) for v in conflict]})
+        found.append(Figure("conflict", "Where experts pull in opposite directions", seen, bars))
+    return found
+
+
+def _curves(results: Results) -> Figure | None:
+    if not results.curves:
+        return None
+    members = list(dict.fromkeys(curve.member for curve in results.curves))
+    panels: dict[str, list[Line]] = {}
+    for curve in results.curves:
+        place = members.index(curve.member)
+        thin = np.unique(np.linspace(0, max(len(curve.step) - 1, 0), _POINTS).astype(int))[: len(curve.step)]
+        dash = ("solid", "dash", "dot")[place // MEMBERS % 3]
+        x, y = np.asarray(curve.step)[thin], np.asarray(curve.value, dtype=np.float64)[thin]
+        line = Line(results.label(curve.member), f"member{place % MEMBERS}", dash, x, y)
+        panels.setdefault(curve.kind, []).append(line)
+    ends = [f"{kind} of {len({line.name for line in of})} members" for kind, of in panels.items()]
+    seen = f"A line for each member and seed: {'; '.join(ends)}."
+    return Figure("curves", "How training went", seen, Lines(dict(panels), "step"), noted(results))
+
+
+def _tuning(results: Results) -> list[Figure]:
+    found = []
+    metrics = list(dict.fromkeys(trial.metric for trial in results.trials))
+    for place, metric in enumerate(metrics):
+        trials = [trial for trial in results.trials if trial.metric == metric]
+        rows = list(dict.fromkeys(trial.way for trial in trials))
+        dots: dict[bool, list[Dot]] = {False: [], True: []}
+        for trial in trials:
+            if math.isfinite(trial.value):
+                dots[trial.chosen].append(
+                    Dot(trial.way, trial.value, told=f"{trial.told} (seed {trial.seed})")
+                )
+        series = [
+            Series("tried", "muted", dots[False], "ring"),
+            Series("chosen", "merge", dots[True], "diamond"),
+        ]
+        ranges = {way: _range([t.value for t in of]) for (way, _), of in by_way(trials).items()}
+        widest = max(ranges, key=lambda way: ranges[way])
+        seen = f"{widest} depends most on its setting: its scores spread over {digits(ranges[widest], 3)}."
+        unit = marked(f"validation score: {metric}", bool(results.semi_synthetic))
+        name = "tuning" if place == 0 else f"tuning_{place + 1}"
+        title = "Every setting tried, and the one chosen"
+        found.append(Figure(name, title, seen, Dots(rows, series, unit), noted(results)))
+    return found
+
+
+def _range(values: Sequence[float]) -> float:
+    finite = [v for v in values if math.isfinite(v)]
+    return max(finite) - min(finite) if finite else 0.0
+
+
+def _costs(results: Results) -> Figure | None:
+    if not results.costs:
+        return None
+    costs = results.costs
+    panels = {"seconds": [c.seconds for c in costs], "peak MB": [c.peak_mb for c in costs]}
+    run = [c.seconds for c in costs if not c.cached and math.isfinite(c.seconds)]
+    cached = sum(c.cached for c in costs)
+    seen = f"{len(costs) - cached} steps were run, in {digits(sum(run), 1)} s together; {cached} were cached."
+    shape = Bars([c.step for c in costs], panels, [c.cached for c in costs], "run", "cached")
+    return Figure("costs", "What each step took", seen, shape)

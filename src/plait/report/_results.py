@@ -1,0 +1,239 @@
+"""What a report is made of: tidy tables, however they were obtained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plait.errors import InputError, nearest
+from plait.tasks import Scores, marked
+
+#: Kinds of models that are no merges; a model of any other kind is one of the ways that compete.
+KINDS = ("base", "joint", "ensemble", "experts")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting that was tried while tuning a way, on validation data.
+
+    Args:
+        way: name of the model that it is a setting of.
+        setting: option → value.
+        value: the validation score, in the metric's unit; NaN if it was none.
+        metric: its name.
+        chosen: whether this setting was taken.
+        seed: of the run.
+        higher_is_better: which way of the metric is better.
+    """
+
+    way: str
+    setting: Mapping[str, float | str]
+    value: float
+    metric: str
+    chosen: bool = False
+    seed: int = 0
+    higher_is_better: bool = True
+
+    @property
+    def told(self) -> str:
+        """The setting in words: `density=0.2, scale=0.3`."""
+        parts = (f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.setting.items())
+        return ", ".join(parts) or "–"
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """How training went for one member.
+
+    Args:
+        member: its name.
+        step: `(n,)`, optimiser steps.
+        value: `(n,)`, the loss (nats, or the loss's own unit) or the metric at each.
+        kind: `loss`, or the metric's name.
+        seed: of the run.
+    """
+
+    member: str
+    step: NDArray[Any]
+    value: NDArray[Any]
+    kind: str = "loss"
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Similarity:
+    """How task vectors lie to each other.
+
+    Args:
+        names: of the k experts.
+        cosine: `(k, k)`, cosines of their task vectors, from −1 to 1.
+        layers: names of the layers, in the network's order.
+        conflict: `(layers,)`, the share of entries, 0 to 1, that experts pull in opposite directions.
+    """
+
+    names: Sequence[str]
+    cosine: NDArray[Any]
+    layers: Sequence[str] = ()
+    conflict: NDArray[Any] = field(default_factory=lambda: np.zeros(0))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one step took.
+
+    Args:
+        step: its name.
+        seconds: of wall time; NaN if not measured.
+        peak_mb: most memory held at once, in 10⁶ bytes; NaN if not measured.
+        cached: whether it was found instead of run; the numbers are then those of the run that made it.
+    """
+
+    step: str
+    seconds: float
+    peak_mb: float
+    cached: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A test example that can be looked at, and what models said of it.
+
+    Args:
+        task: its task.
+        image: `(height, width)`, grey from 0 (black) to 1 (white).
+        label: what is right.
+        said: model → what it said.
+        right: model → whether that is right.
+    """
+
+    task: str
+    image: NDArray[Any]
+    label: str
+    said: Mapping[str, str]
+    right: Mapping[str, bool]
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """All that a report tells.
+
+    Args:
+        title: of the page.
+        about: a sentence or two below it.
+        scores: a table for each seed, with the same models, tasks and metrics.
+        seeds: of each table.
+        experts: the model that the others are normalised by: on each task, that task's own expert.
+        reference: the model that the others are tested against, such as plain averaging.
+        groups: model → kind: `base`, `merge`, `joint`, `ensemble`, `experts`. A model that is not there is of
+            the kind that it is named as, or a merge.
+        methods: model → name of plait's merging method, for references.
+        trials: settings tried on validation data.
+        budget: how many settings each way may try.
+        curves: of training.
+        similarity: of task vectors.
+        costs: of each step, in order.
+        pictures: test examples to look at.
+        missing: task → why it is not here.
+        notes: further sentences that a reader must know.
+
+    Raises:
+        InputError: tables do not belong together, or a name has no scores.
+    """
+
+    title: str
+    about: str
+    scores: Sequence[Scores]
+    seeds: Sequence[int]
+    experts: str = "experts"
+    reference: str | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
+    methods: Mapping[str, str] = field(default_factory=dict)
+    trials: Sequence[Trial] = ()
+    budget: int | None = None
+    curves: Sequence[Curve] = ()
+    similarity: Similarity | None = None
+    costs: Sequence[Cost] = ()
+    pictures: Sequence[Picture] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        _check_scores(self)
+        _check_arrays(self)
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models, in order."""
+        return self.scores[0].models
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks, in order."""
+        return self.scores[0].tasks
+
+    def kind(self, model: str) -> str:
+        """`base`, `merge`, `joint`, `ensemble`, `experts`, or what `groups` calls it."""
+        if model == self.experts:
+            return "experts"
+        return self.groups.get(model, model if model in KINDS else "merge")
+
+    def competes(self, model: str) -> bool:
+        """Whether a model is one of the ways, not a starting point or a bound."""
+        return self.kind(model) not in KINDS
+
+    def label(self, name: str) -> str:
+        """A name as it is shown beside scores: marked if it is that of a semi-synthetic task."""
+        return marked(name, name in self.semi_synthetic)
+
+    @property
+    def semi_synthetic(self) -> set[str]:
+        """Tasks whose examples were made."""
+        return {row.task for row in self.scores[0] if row.semi_synthetic}
+
+
+def _check_scores(results: Results) -> None:
+    if not results.scores or not all(len(each) for each in results.scores):
+        raise InputError("there are no scores", where="the report", hint="give a table for each seed")
+    if len(results.scores) != len(results.seeds):
+        counts = f"{len(results.scores)} tables of scores and {len(results.seeds)} seeds"
+        raise InputError(f"there are {counts}", where="the report", hint="give a table for each seed")
+    first = results.scores[0]
+    cells = {row.key for row in first}
+    for seed, each in zip(results.seeds, results.scores, strict=True):
+        others = {row.key for row in each}
+        if others != cells:
+            example = " / ".join(sorted(others ^ cells)[0])
+            raise InputError(f"not every seed has a score for {example}", where=f"scores of seed {seed}")
+        if each.evidence and (each.bootstrap, each.seed) != (first.bootstrap, first.seed):
+            hint = "evaluate all with the same `bootstrap` and `seed`"
+            raise InputError("the seeds' examples were drawn differently", where=f"seed {seed}", hint=hint)
+    lacking = [(m, *t) for m in first.models for t in {k[1:] for k in cells} if (m, *t) not in cells]
+    if lacking:
+        raise InputError(f"there is no score for {' / '.join(sorted(lacking)[0])}", where="the report")
+    for what, name in (("experts", results.experts), ("reference", results.reference)):
+        if name is not None and name not in first.models:
+            hint = nearest(name, first.models)
+            raise InputError(f"`{what}` is `{name}`, which has no scores", where="the report", hint=hint)
+
+
+def _check_arrays(results: Results) -> None:
+    for curve in results.curves:
+        if np.shape(curve.step) != np.shape(curve.value) or np.ndim(curve.step) != 1:
+            shapes = f"{np.shape(curve.step)} steps and {np.shape(curve.value)} values"
+            raise InputError(f"the curve has {shapes}", where=f"curve of `{curve.member}`")
+    for picture in results.pictures:
+        if np.ndim(picture.image) != 2:
+            what = f"the picture's shape is {np.shape(picture.image)}"
+            raise InputError(what, where=f"task `{picture.task}`", hint="give (height, width) of greys")
+    alike = results.similarity
+    if alike is not None:
+        count = len(alike.names)
+        if np.shape(alike.cosine) != (count, count):
+            raise InputError(f"{count} names, but cosines {np.shape(alike.cosine)}", where="similarity")
+        if np.shape(alike.conflict) != (len(alike.layers),):
+            shapes = f"{len(alike.layers)} layers, but conflicts {np.shape(alike.conflict)}"
+            raise InputError(shapes, where="similarity")

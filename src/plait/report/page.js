@@ -1,0 +1,53 @@
+"use strict";
+(function () {
+  const specs = JSON.parse(document.getElementById("specs").textContent);
+  const plots = [...document.querySelectorAll(".plot")];
+  const role = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+  // Colours are written as roles; the theme says what they are.
+  function coloured(value, key) {
+    if (Array.isArray(value)) return value.map((each) => coloured(each, key));
+    if (value && typeof value === "object")
+      return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, coloured(v, k)]));
+    const named = key === "color" && typeof value === "string" && /^var\((--[\w-]+)\)$/.exec(value);
+    return named ? role(named[1]) : value;
+  }
+
+  function layout(spec, width) {
+    const narrow = width < 560;
+    const made = coloured(spec.layout);
+    made.font = { family: getComputedStyle(document.body).fontFamily, size: narrow ? 11 : 12.5, color: role("--text") };
+    made.paper_bgcolor = made.plot_bgcolor = "rgba(0,0,0,0)";
+    made.margin = { l: 10, r: 10, t: 24, b: 40, ...made.margin };
+    made.legend = { orientation: "h", x: 0, xanchor: "left", y: 1, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)" };
+    if (spec.heat && narrow) made.margin.r = 34;
+    made.hoverlabel = { bgcolor: role("--page"), bordercolor: role("--muted"), font: { color: role("--text") } };
+    made.dragmode = false;
+    made.hovermode = "closest";
+    for (const key of Object.keys(made).filter((each) => /^[xy]axis/.test(each)))
+      made[key] = { gridcolor: role("--line"), linecolor: role("--line"), fixedrange: true, ...made[key] };
+    if (spec.heat && narrow) made.annotations = made.annotations.map((each) => ({ ...each, font: { ...each.font, size: 9 } }));
+    made.width = width;
+    made.height = spec.height;
+    return made;
+  }
+
+  function draw(plot) {
+    const spec = specs[plot.dataset.figure];
+    const data = coloured(spec.data);
+    const width = plot.clientWidth || 600;
+    if (spec.heat && width < 560) data[0].showscale = false;
+    const options = { displaylogo: false, displayModeBar: false, responsive: false };
+    return Plotly.react(plot, data, layout(spec, width), options).then(() => { plot.dataset.drawn = "yes"; });
+  }
+
+  const all = () => plots.forEach(draw);
+  let waiting = 0;
+  window.addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(all, 150); });
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", all);
+  const folded = () => [...document.querySelectorAll("details:not([open])")];
+  let opened = [];
+  window.addEventListener("beforeprint", () => { opened = folded(); opened.forEach((each) => { each.open = true; }); all(); });
+  window.addEventListener("afterprint", () => { opened.forEach((each) => { each.open = false; }); all(); });
+  all();
+})();
