@@ -110,7 +110,13 @@ def curves(seeds: int) -> list[Curve]:
             loss = (2.3 + 0.1 * t) * np.exp(-step / (80 + 15 * t)) + 0.08 + random.normal(0, 0.02, 60)
             found.append(Curve(task, step, np.abs(loss), "loss", seed))
             found.append(
-                Curve(task, step[5::6], 0.96 - 0.6 * np.exp(-step[5::6] / (60 + 20 * t + 5 * seed)), "validation accuracy", seed)
+                Curve(
+                    task,
+                    step[5::6],
+                    0.96 - 0.6 * np.exp(-step[5::6] / (60 + 20 * t + 5 * seed)),
+                    "validation accuracy",
+                    seed,
+                )
             )
     return found
 

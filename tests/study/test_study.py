@@ -1,0 +1,304 @@
+"""The whole loop: what is cached, what is run again, what is reported, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_study
+import torch
+from typer.testing import CliRunner
+
+import plait
+from plait.cli._app import app
+from plait.errors import InputError
+from plait.study import _train as training
+from plait.study import load_study, run_study
+from plait.tasks import Headed, load_suite
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a study and its results under `out`."""
+    folder = tmp_path_factory.mktemp("study")
+    run_study(small_study.write(folder), folder / "out")
+    return folder
+
+
+@pytest.fixture
+def copied(ran: Path, tmp_path: Path) -> Path:
+    """A copy of it, to change."""
+    return Path(shutil.copytree(ran, tmp_path / "copied"))
+
+
+def step(folder: Path, name: str) -> Path:
+    (found,) = (p for p in (folder / "out" / "steps").iterdir() if p.name.rpartition("-")[0] == name)
+    return found
+
+
+def changed(folder: Path, old: str, new: str) -> Path:
+    """Another study of the same folder."""
+    text = (folder / "study.yaml").read_text()
+    assert old in text
+    path = folder / "changed.yaml"
+    path.write_text(text.replace(old, new))
+    return path
+
+
+def test_a_study_ends_in_a_report_with_every_way(ran: Path) -> None:
+    html = (ran / "out" / "report" / "report.html").read_text()
+    for name in ("average", "task arithmetic", "joint", "ensemble", "experts"):
+        assert name in html
+
+
+def test_the_same_study_again_runs_nothing(ran: Path) -> None:
+    assert run_study(ran / "study.yaml", ran / "out").ran == []
+
+
+def test_another_setting_of_one_method_runs_that_method_alone(copied: Path) -> None:
+    path = changed(copied, "lambda: [0.2, 0.4, 0.8]", "lambda: [0.2, 0.4, 0.7]")
+    assert run_study(path, copied / "out").ran == ["task arithmetic @0", "score task arithmetic @0"]
+
+
+def test_a_new_way_runs_that_way_alone(copied: Path) -> None:
+    path = changed(copied, "  joint:", "  ties: {merge: ties}\n  joint:")
+    assert run_study(path, copied / "out").ran == ["ties @0", "score ties @0"]
+
+
+def test_a_new_length_of_training_runs_all_but_the_base_and_joint_training_of_its_own(copied: Path) -> None:
+    path = changed(copied, "steps: 40", "steps: 41")
+    again = run_study(path, copied / "out").ran
+    assert "base" not in again
+    assert "joint @0" not in again
+    assert {"experts @0", "average @0", "score ensemble @0", "score joint @0"} <= set(again)
+
+
+def test_other_data_run_everything_again(tmp_path: Path) -> None:
+    path = small_study.write(tmp_path)
+    first = run_study(path, tmp_path / "out").ran
+    rows = (tmp_path / "first-train.csv").read_text().splitlines()
+    (tmp_path / "first-train.csv").write_text("\n".join([*rows[:-1], rows[1]]) + "\n")
+    assert run_study(path, tmp_path / "out").ran == first
+
+
+def test_the_same_study_elsewhere_gives_the_same_numbers(ran: Path, tmp_path: Path) -> None:
+    run_study(small_study.write(tmp_path), tmp_path / "out")
+    for name in ("score-average-@0", "score-joint-@0", "score-ensemble-@0", "score-experts-@0"):
+        with (
+            np.load(step(ran, name) / "numbers.npz") as one,
+            np.load(step(tmp_path, name) / "numbers.npz") as two,
+        ):
+            assert one.files == two.files
+            assert all(np.array_equal(one[key], two[key]) for key in one.files)
+
+
+def bodies(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    index = json.loads((step(folder, "experts-@0") / "models.json").read_text())
+    opened = {task: plait.open(str(step(folder, "experts-@0") / own)) for task, own in index.items()}
+    return {task: {n: found[n].read() for n in found} for task, found in opened.items()}
+
+
+def test_the_average_is_the_mean_of_the_experts_scored_with_their_heads(ran: Path) -> None:
+    experts = bodies(ran)
+    mean = {n: torch.stack([own[n].double() for own in experts.values()]).mean(0) for n in experts["first"]}
+    found = plait.open(str(step(ran, "average-@0") / "model"))
+    assert all(torch.allclose(found[n].read().double(), mean[n], atol=1e-6) for n in mean)
+    suite = load_suite(ran / "suite.yaml")
+    heads = {t: step(ran, "experts-@0") / "models" / t for t in small_study.NAMES}
+    scores = plait.evaluate(str(step(ran, "average-@0") / "model"), suite, heads=heads, bootstrap=0)
+    with np.load(step(ran, "score-average-@0") / "numbers.npz") as numbers:
+        for task in small_study.NAMES:
+            added = numbers[task].sum(0)
+            assert scores.score(scores.models[0], task).value == pytest.approx(added[0] / added[1])
+
+
+def test_the_setting_with_the_best_validation_is_taken(ran: Path) -> None:
+    place = step(ran, "task-arithmetic-@0")
+    trials = json.loads((place / "trials.json").read_text())
+    values = [trial["value"] for trial in trials]
+    assert [trial["chosen"] for trial in trials] == [i == int(np.argmax(values)) for i in range(3)]
+    scale = trials[int(np.argmax(values))]["setting"]["lambda"]
+    base = small_study.network().state_dict()
+    moved = torch.stack([own["0.weight"] - base["0.weight"] for own in bodies(ran).values()])
+    wanted = base["0.weight"] + scale * moved.sum(0)
+    assert torch.allclose(plait.open(str(place / "model"))["0.weight"].read(), wanted, atol=1e-5)
+
+
+def test_the_ensemble_is_the_mean_of_probabilities(ran: Path) -> None:
+    suite, experts = load_suite(ran / "suite.yaml"), bodies(ran)
+    task = suite["second"]
+    heads = plait.open(str(step(ran, "experts-@0") / "models" / "second" / "head.safetensors"))
+    assert task.head is not None
+    batch = task.split("test").batch(range(50))
+    shares = []
+    for own in experts.values():
+        body = small_study.network()
+        body.load_state_dict(own)
+        model = Headed(body, task.head, task.meet)
+        model.head.load_state_dict({n: heads[n].read() for n in heads})
+        shares.append(model(batch).softmax(-1))
+    wanted = (torch.stack(shares).mean(0).argmax(-1) == batch["label"]).double()
+    with np.load(step(ran, "score-ensemble-@0") / "numbers.npz") as numbers:
+        assert numbers["second"][:, 0].tolist() == wanted.tolist()
+
+
+def test_the_joint_model_is_scored_with_its_own_heads(ran: Path) -> None:
+    model = step(ran, "joint-@0") / "model"
+    assert sorted(p.name for p in model.iterdir() if p.is_dir()) == sorted(small_study.NAMES)
+    scores = plait.evaluate(str(model), load_suite(ran / "suite.yaml"), heads=model, bootstrap=0)
+    with np.load(step(ran, "score-joint-@0") / "numbers.npz") as numbers:
+        for row in scores:
+            added = numbers[row.task].sum(0)
+            assert row.value == pytest.approx(added[0] / added[1])
+
+
+def test_similarity_is_that_of_task_vectors(ran: Path) -> None:
+    base, experts = small_study.network().state_dict(), bodies(ran)
+    deltas = [torch.cat([(own[n] - base[n]).flatten() for n in base]).double() for own in experts.values()]
+    with np.load(step(ran, "similarity") / "similarity.npz") as found:
+        for i, one in enumerate(deltas):
+            for j, two in enumerate(deltas):
+                wanted = torch.cosine_similarity(one, two, dim=0).item()
+                assert found["cosine"][i, j] == pytest.approx(wanted, abs=1e-6)
+        signs = torch.stack(
+            [(own["0.weight"] - base["0.weight"]).flatten() for own in experts.values()]
+        ).sign()
+        bias = torch.stack([(own["0.bias"] - base["0.bias"]).flatten() for own in experts.values()]).sign()
+        both = torch.cat([signs, bias], dim=1)
+        less = torch.minimum((both > 0).sum(0), (both < 0).sum(0)).sum() / (both != 0).sum()
+        assert found["conflict"][0] == pytest.approx(less.item())
+
+
+def test_two_seeds_train_two_fleets(tmp_path: Path) -> None:
+    path = small_study.write(tmp_path, small_study.STUDY.replace("bootstrap", "seeds: [0, 5]\nbootstrap"))
+    ran = run_study(path, tmp_path / "out").ran
+    assert {"experts @0", "experts @5", "joint @5", "average @5"} <= set(ran)
+    one, two = (
+        next((tmp_path / "out" / "steps").glob(f"experts-@{s}-*/models/first/*.safetensors")) for s in (0, 5)
+    )
+    assert one.read_bytes() != two.read_bytes()
+
+
+def test_a_step_that_fails_is_named_and_the_others_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = small_study.write(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "joint", refused)
+        with pytest.raises(InputError, match="step `joint @0` failed: no room") as caught:
+            run_study(path, tmp_path / "out")
+    assert "--resume" in str(caught.value)
+    assert run_study(path, tmp_path / "out", resume=True).ran == [
+        "joint @0",
+        "score joint @0",
+        "score ensemble @0",
+    ]
+
+
+def refused(*_: object) -> None:
+    raise InputError("no room")
+
+
+def test_a_killed_study_goes_on_without_repeating_a_finished_step(tmp_path: Path) -> None:
+    text = small_study.STUDY.replace("steps: 60", "steps: 60000")
+    path, out = small_study.write(tmp_path, text), tmp_path / "out"
+    main = "from plait.cli import main; main()"
+    words = [sys.executable, "-c", main, "run", str(path), "-o", str(out)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+    process = subprocess.Popen(words, env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while (
+            not list((out / "steps").glob("joint-@0-*.partial/run/saves/*")) and time.monotonic() < deadline
+        ):
+            assert process.poll() is None
+            time.sleep(0.1)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = {p.name for p in (out / "steps").iterdir() if not p.name.endswith(".partial")}
+    assert any(name.startswith("experts") for name in done)
+    times = {p: (out / "steps" / p / "step.json").stat().st_mtime_ns for p in done}
+    small_study.write(tmp_path, text.replace("steps: 60000", "steps: 60"))
+    ran = run_study(path, out, resume=True).ran
+    assert ran == ["joint @0", "score joint @0", "score ensemble @0"]
+    assert all((out / "steps" / p / "step.json").stat().st_mtime_ns == at for p, at in times.items())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("merge: linear", "merge: linaer", "no method `linaer`"),
+        ("reference: average", "reference: avarage", "no way `avarage`"),
+        ("lambda: [0.2", "lamda: [0.2", "no option `lamda`"),
+        ("[0.2, 0.4, 0.8]", "[0.2, 0.4, 0.8, 1.0]", "tries 4 settings, and each way may try 3"),
+        ("[0.2, 0.4, 0.8]", "[]", "has no value to try"),
+        ("[0.2, 0.4, 0.8]", "[x]", "`lambda` is 'x'"),
+        ("[0.2, 0.4, 0.8]", "[.nan]", "`lambda` is nan"),
+        ("steps: 40", "stpes: 40", "no setting `stpes`"),
+        ("steps: 40", "steps: -1", "`steps` is -1"),
+        ("lr: 0.01", "lr: fast", "`lr` is 'fast'"),
+        ("settings: {steps: 60}", "settings: {steps: 0}", "`steps` is 0"),
+        ("train: joint", "train: joint, merge: ties", "exactly one of"),
+        ("ensemble: probabilities", "ensemble: votes", "ensemble"),
+        ("suite: suite.yaml", "suite: glyfs", "no suite `glyfs`"),
+        ("suite: suite.yaml", "suite: suite.yaml\ntasks: [first, nope]", "no task `nope`"),
+        ("study: tables", "studdy: tables", "studdy"),
+        ("  average:", "  experts:", "`experts` is a row of every report"),
+        ("backend: sequential", "backend: magic", "no backend `magic`"),
+        ("bootstrap: 50", "seeds: [1, 1]", "there twice"),
+        ("bootstrap: 50", "split: train", "split"),
+        ("train: joint,", "train: joint, weights: {first: 1, nope: 1},", "no task `nope`"),
+    ],
+)
+def test_a_faulty_study_is_refused_before_its_first_step(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    assert old in small_study.STUDY
+    path = small_study.write(tmp_path, small_study.STUDY.replace(old, new))
+    with pytest.raises(InputError, match=said):
+        run_study(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    text = small_study.STUDY.replace("merge: linear", "merge: linaer").replace("lr: 0.01", "rl: 0.01")
+    with pytest.raises(InputError) as caught:
+        load_study(small_study.write(tmp_path, text))
+    assert "linaer" in str(caught.value)
+    assert "`rl`" in str(caught.value)
+
+
+def test_a_task_without_validation_can_not_be_tuned_on(tmp_path: Path) -> None:
+    path = small_study.write(tmp_path)
+    suite = (tmp_path / "suite.yaml").read_text().replace("validation: second-validation.csv,", "")
+    (tmp_path / "suite.yaml").write_text(suite)
+    with pytest.raises(InputError, match="task `second` has no split `validation`"):
+        load_study(path)
+
+
+def test_another_study_s_folder_is_not_touched(ran: Path, tmp_path: Path) -> None:
+    path = changed(ran, "study: tables", "study: chairs")
+    with pytest.raises(InputError, match="the study `tables` is there, and this is `chairs`"):
+        run_study(path, ran / "out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="no study's folder"):
+        run_study(ran / "study.yaml", tmp_path / "full")
+
+
+def test_the_command_tells_steps_and_report(ran: Path) -> None:
+    found = CliRunner().invoke(app, ["run", str(ran / "study.yaml"), "-o", str(ran / "out"), "--json"])
+    told = json.loads(found.stdout)
+    assert Path(told["report"]).is_file()
+    assert all(each["cached"] for each in told["steps"])
