@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from plait.engine._limits import memory_budget
-from plait.engine._matrix import held_bytes
 from plait.engine._plan import Output, Plan
 from plait.errors import InputError, raise_all, size
 from plait.methods import Method, Order, Settings

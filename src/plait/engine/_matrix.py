@@ -88,7 +88,8 @@ class _TaskVectors:
             raise Stopped
         values = job.tensors[index].read_flat(self._start, self._start + rows * cols)
         found = values.to(job.device, torch.float64, copy=True).view(rows, cols)
-        if not bool(torch.isfinite(found).all()):
+        # the sum takes no memory, and is not finite if one of them is not
+        if not math.isfinite(float(found.sum())) and not bool(torch.isfinite(found).all()):
             if job.allow_nan:
                 raise _NotFinite
             raise bad_value(job.name, job.models[index], nan=bool(torch.isnan(found).any()))
@@ -114,10 +115,8 @@ def merged_matrices(job: Job, matrix: Matrix) -> Iterator[tuple[int, Tensor]]:
             deltas = _TaskVectors(job, start)
             found = matrix.merge(deltas, job.settings)
             if found.shape != (rows, cols):
-                raise InputError(
-                    f"the method `{job.method.name}` gives {list(found.shape)} where {[rows, cols]} is needed",
-                    where=f"tensor `{job.name}`",
-                )
+                what = f"the method `{job.method.name}` gives {list(found.shape)} for {[rows, cols]}"
+                raise InputError(what, where=f"tensor `{job.name}`")
             values = job.rounded(deltas.base.add_(found)).reshape(-1).cpu()
         except _NotFinite:
             values = torch.full((rows * cols,), math.nan, dtype=job.dtype)

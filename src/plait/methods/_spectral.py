@@ -12,7 +12,7 @@ from plait.methods._parts import LAMBDA
 from plait.methods._spec import Cell, Option, Settings
 from plait.numerics import Value
 
-MATRIX = Option("matrix", True, "false: merge the tensor like one that is no matrix, by the mean", kind="bool")
+MATRIX = Option("matrix", True, "false: merge a tensor by the mean, like one that is no matrix", kind="bool")
 OPTIONS = (LAMBDA, MATRIX)
 
 Triplets = tuple[Tensor, Tensor, Tensor]

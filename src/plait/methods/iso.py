@@ -38,7 +38,7 @@ def _average(s: Tensor) -> Tensor:
 
 def _iso_c(deltas: Iterable[Tensor], settings: Settings) -> Tensor:
     u, s, v = _common(deltas, min(sides(settings)))
-    return settings.shared["lambda"] * _average(s) * (u @ v.T)
+    return (u * (settings.shared["lambda"] * _average(s))) @ v.T
 
 
 def _specific(settings: Settings) -> int:
@@ -60,7 +60,7 @@ def _iso_cts(deltas: Iterable[Tensor], settings: Settings) -> Tensor:
         yield common
 
     u, s, v = joined(parts())
-    return settings.shared["lambda"] * _average(s) * (polar(u) @ polar(v).T)
+    return (polar(u) * (settings.shared["lambda"] * _average(s))) @ polar(v).T
 
 
 def _too_many(settings: Settings) -> str | None:

@@ -1,4 +1,6 @@
-"""TSV-M, Task Singular Vectors (Gargiulo et al., CVPR 2025, arXiv:2412.00081), per matrix of r = min(rows, cols).
+"""TSV-M, task singular vectors (Gargiulo et al., CVPR 2025, arXiv:2412.00081), per matrix.
+
+With r the smaller of rows and columns:
 
 Compress  τ_t ≈ U_t diag(s_t) V_tᵀ, the top k = int(r / T) singular triplets of each task vector
 Whiten    U = [U_1 … U_T] and V = [V_1 … V_T] become the nearest matrices with orthonormal columns
@@ -24,7 +26,7 @@ from plait.numerics import leading_triplets, polar
 def _merge(deltas: Iterable[Tensor], settings: Settings) -> Tensor:
     k = min(sides(settings)) // settings.models
     u, s, v = joined(leading_triplets(delta, k, torch.linalg.norm(delta)) for delta in deltas)
-    return settings.shared["lambda"] * ((polar(u) * s) @ polar(v).T)
+    return (polar(u) * (settings.shared["lambda"] * s)) @ polar(v).T
 
 
 def _applies(settings: Settings) -> bool:

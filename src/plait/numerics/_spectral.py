@@ -22,8 +22,11 @@ def leading_triplets(matrix: Tensor, rank: int, scale: Tensor) -> tuple[Tensor, 
             rounding counts as zero.
 
     Returns:
-        U `(rows, k)`, s `(k,)` in descending order and V `(cols, k)`, without zeros, so k may be below `rank`.
+        U `(rows, k)`, s `(k,)` descending and V `(cols, k)`, without zeros, so k may be below `rank`.
     """
+    if matrix.shape[0] < matrix.shape[1]:  # a third of the time: libraries are made for tall matrices
+        v, s, u = leading_triplets(matrix.T, rank, scale)
+        return u, s, v
     u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
     k = min(rank, int((s > max(matrix.shape) * _EPS * scale).sum()))
     return u[:, :k].clone(), s[:k].clone(), vh[:k].T.clone()

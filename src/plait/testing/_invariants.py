@@ -46,7 +46,7 @@ def compiled(bench: Bench) -> None:
 
 
 def blocks(bench: Bench) -> None:
-    """Any memory budget that holds its matrices gives the same bytes; a rule of whole tensors has no blocks."""
+    """Any memory budget that holds a matrix gives the same bytes; a rule of whole tensors has no blocks."""
     if bench.method.whole(bench.settings()):
         return
     least, _ = bench.plan(bench.models(WIDE), bench.base(WIDE)).largest or (1, "")
