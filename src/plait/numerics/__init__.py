@@ -18,7 +18,7 @@ from plait.numerics._ops import (
 )
 from plait.numerics._philox import stream_key, uniform
 from plait.numerics._select import Search, bit_levels, keys, level_counts, row_order, row_ranks
-from plait.numerics._spectral import leading_triplets, polar
+from plait.numerics._triplets import leading_triplets, polar
 
 __all__ = [
     "CHUNK",

@@ -9,10 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+Triplets = tuple[Tensor, Tensor, Tensor]
 _EPS = torch.finfo(torch.float64).eps
+#: Squared part of the largest singular value from which on squares are exact enough.
+_SQUARED = 1e-6
 
 
-def leading_triplets(matrix: Tensor, rank: int, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def leading_triplets(matrix: Tensor, rank: int, scale: Tensor) -> Triplets:
     """The largest singular values with their vectors, `matrix ≈ U diag(s) Vᵀ`.
 
     Args:
@@ -27,9 +30,30 @@ def leading_triplets(matrix: Tensor, rank: int, scale: Tensor) -> tuple[Tensor, 
     if matrix.shape[0] < matrix.shape[1]:  # a third of the time: libraries are made for tall matrices
         v, s, u = leading_triplets(matrix.T, rank, scale)
         return u, s, v
+    u, s, v = _from_squares(matrix, rank) or _whole(matrix, rank)
+    k = int((s > max(matrix.shape) * _EPS * scale).sum())
+    return u[:, :k], s[:k], v[:, :k]
+
+
+def _whole(matrix: Tensor, rank: int) -> Triplets:
     u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-    k = min(rank, int((s > max(matrix.shape) * _EPS * scale).sum()))
-    return u[:, :k].clone(), s[:k].clone(), vh[:k].T.clone()
+    return u[:, :rank].clone(), s[:rank].clone(), vh[:rank].T.clone()
+
+
+def _from_squares(matrix: Tensor, rank: int) -> Triplets | None:
+    """The eigenvectors of AᵀA, where that is exact enough: it takes less than half of the time.
+
+    Squaring loses what is below 1e-8 of the largest singular value; here vectors are orthonormal to 1e-10.
+    """
+    if not 0 < 2 * rank <= matrix.shape[1]:
+        return None
+    values, vectors = torch.linalg.eigh(matrix.T @ matrix)
+    if not bool(values[-rank] > _SQUARED * values[-1]):
+        return None
+    v = vectors[:, -rank:].flip(1)
+    u = matrix @ v
+    s = torch.linalg.norm(u, dim=0)
+    return u.div_(s), s, v
 
 
 def polar(columns: Tensor) -> Tensor:
