@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -210,6 +211,41 @@ def test_room_is_never_given_away_twice_and_comes_back():
         pass
 
 
+_MEASURED = """
+import sys, torch, plait
+def kept(name):
+    lines = open("/proc/self/status").read().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
+folder, rows, cols, method = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+small = [{"w": torch.randn(40, 50)} for _ in range(3)]
+plait.merge(small[1:], base=small[0], method=method, out=folder + "/small")
+recipe = {"merge": method, "base": folder + "/0", "models": [folder + "/1", folder + "/2"]}
+plan = plait.build_plan(plait.load_recipe(recipe)[-1], plait.RunOptions(threads=1))
+open("/proc/self/clear_refs", "w").write("5")
+before = kept("VmRSS")
+plait.run(plan, folder + "/out")
+print(plan.largest[0], kept("VmHWM") - before)
+"""
+
+
+@every
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(("rows", "cols"), [(900, 900), (400, 2400), (2400, 400)])
+def test_a_matrix_takes_no_more_memory_than_the_plan_says(tmp_path, method, rows, cols):
+    generator = torch.Generator().manual_seed(0)
+    for name in "012":
+        (tmp_path / name).mkdir()
+        tensors = {"w": torch.randn(rows, cols, generator=generator).bfloat16()}
+        save_file(tensors, tmp_path / name / "model.safetensors")
+    words = [sys.executable, "-c", _MEASURED, str(tmp_path), str(rows), str(cols), method]
+    # what is freed goes back to the system at once, so that the peak is what was in use
+    allocator = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, check=True, capture_output=True, text=True, env=allocator)
+    planned, used = map(int, done.stdout.split())
+    assert 0.5 * planned < used < planned + 16 * 2**20  # buffers of libraries
+
+
 def own(merge: Any) -> Method:
     return Method(
         "own", "mine", "me", lambda c: c.base + c.delta[0], base="required",
@@ -226,6 +262,11 @@ def test_a_method_of_ones_own_may_take_matrices():
     assert found["b"].unique().tolist() == [3.0]
     with pytest.raises(InputError, match=r"gives \[3, 4\] for \[4, 3\]"):
         plait.merge([one], base=base, method=own(lambda deltas, settings: next(iter(deltas)).T))
+
+
+def test_matrices_of_task_vectors_need_a_base():
+    with pytest.raises(ValueError, match="`own` merges matrices' task vectors"):
+        replace(own(lambda deltas, settings: sum(deltas)), base="optional")
 
 
 def test_a_run_knows_methods_apart_by_their_matrix_rule(models):

@@ -125,7 +125,8 @@ class Plan:
     @cached_property
     def compiled(self) -> bool:
         """Whether rules run compiled: small merges are done before a compiler would be loaded."""
-        return sum(math.prod(o.shape) for o in self.outputs if o.how == "merge") >= COMPILED_FROM
+        streamed = (o for o in self.outputs if o.how == "merge" and self.held(o) is None)
+        return sum(math.prod(o.shape) for o in streamed) >= COMPILED_FROM
 
     @property
     def bytes_written(self) -> int:

@@ -244,7 +244,7 @@ class Method:
         by_row: the rule needs whole rows (it ranks within them).
         whole: settings → whether the rule must see the whole tensor at once, as a torch tensor of its own
             shape; such a rule may use all of torch.
-        matrix: how matrices are merged, in place of the rule; the method requires a base, has no stages.
+        matrix: how matrices are merged, in place of the rule; task vectors need a base.
     """
 
     name: str
@@ -261,6 +261,10 @@ class Method:
     by_row: bool = False
     whole: Callable[[Settings], bool] = field(default=lambda settings: False)
     matrix: Matrix | None = None
+
+    def __post_init__(self) -> None:
+        if self.matrix is not None and self.base != "required":
+            raise ValueError(f"the method `{self.name}` merges matrices' task vectors, so it requires a base")
 
     def option(self, name: str) -> Option | None:
         """The option of this name."""
