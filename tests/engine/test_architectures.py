@@ -17,6 +17,8 @@ from torch import nn
 import plait
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "checkpoint"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "methods"))
+import spectral
 from tiny import LM, MODELS
 
 #: What makes a forward pass; what is not named takes token ids.
@@ -130,6 +132,18 @@ def test_ties_is_its_formula_on_every_architecture(family, tmp_path, name, conve
         agree = values * values.sum(0) > 0
         merged = np.where(agree, values, 0.0).sum(0) / np.maximum(agree.sum(0), 1)
         np.testing.assert_allclose(tensor, origin[key] + merged, rtol=1e-5, atol=1e-6)
+    assert answer(loaded(type(base), tmp_path / "out"), name).isfinite().all()
+
+
+@pytest.mark.parametrize("method", ["tsv", "iso_c", "iso_cts"])
+@pytest.mark.parametrize("name", ["gpt2", "mixtral", "vit", "whisper"])
+def test_matrices_and_convolutions_are_merged_as_such(family, tmp_path, name, method):
+    (base, *_), (start, *folders) = family(name)
+    plait.merge(folders, base=start, method=method, out=tmp_path / "out")
+    states = [{k: v.astype(np.float64) for k, v in stored(folder).items()} for folder in (start, *folders)]
+    expected = spectral.by_matrix(getattr(spectral, method), states[0], states[1:])
+    for key, tensor in stored(tmp_path / "out").items():
+        np.testing.assert_allclose(tensor, expected[key], rtol=1e-6, atol=1e-6)
     assert answer(loaded(type(base), tmp_path / "out"), name).isfinite().all()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 
@@ -123,15 +122,15 @@ def check_memory(plan: Plan) -> None:
     budget = memory_budget(plan.options.memory)
     problems = []
     for output in plan.outputs:
-        if output.settings is None or not plan.method.whole(output.settings):
-            continue
-        needed = math.prod(output.shape) * plan.compute.itemsize * (len(output.inputs) + 6)
-        if needed > budget:
+        needed = plan.held(output)
+        if needed is not None and needed > budget:
+            what = "matrices of" if output.settings and output.settings.matrices else "the tensor"
+            keep = f", or copy it from the base with `keep: [{output.name}]`" if output.has_base else ""
             problems.append(
                 InputError(
-                    f"`{plan.method.name}` must hold the tensor `{output.name}` whole: "
-                    f"{size(needed)}, and the budget is {size(budget)}",
-                    hint="raise --memory",
+                    f"`{plan.method.name}` must hold {what} `{output.name}` whole: "
+                    f"{size(needed)} ({needed} bytes), and the budget is {size(budget)}",
+                    hint=f"raise --memory{keep}",
                 )
             )
     raise_all(problems)

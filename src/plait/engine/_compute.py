@@ -13,6 +13,7 @@ from plait.engine._band import order_in_one_pass
 from plait.engine._compiled import Pass
 from plait.engine._job import BlockCell, Job
 from plait.engine._kernels import compiles
+from plait.engine._matrix import merged_matrices
 from plait.engine._stages import OrderSearch, Stage, Stats, chunk_cell, quiet, sum_partials
 from plait.errors import InputError
 from plait.methods import Order, Sums
@@ -82,7 +83,7 @@ def all_or_none(thresholds: Sequence[float]) -> list[float]:
 
 
 def merged(job: Job, known: Mapping[str, Sequence[Any]]) -> Iterator[tuple[int, Tensor]]:
-    """The output, `(start, flat values in the output type)`, in order and in whole chunks.
+    """The output, `(start, flat values in the output type)`, in order, in whole chunks or matrices.
 
     The values are the caller's until it asks for the next ones.
 
@@ -90,6 +91,9 @@ def merged(job: Job, known: Mapping[str, Sequence[Any]]) -> Iterator[tuple[int, 
         InputError: an input holds NaN or infinity and the job forbids it.
     """
     if job.grid.numel == 0:
+        return
+    if job.method.matrix is not None and job.settings.matrices is not None:
+        yield from merged_matrices(job, job.method.matrix)
         return
     if job.method.whole(job.settings):
         yield 0, _whole(job, known)

@@ -103,7 +103,9 @@ def _code(plan: Plan) -> str:
             source = inspect.getsourcefile(plan.method.combine)
             hasher.update(Path(source).read_bytes() if source else b"")
     elif METHODS.get(plan.method.name) is not plan.method:
-        for part in _functions([plan.method.combine, plan.method.stages]):
+        matrix = plan.method.matrix
+        merge = () if matrix is None else (matrix.merge, matrix.applies)
+        for part in _functions([plan.method.combine, plan.method.stages, *merge]):
             hasher.update(part)
     return hasher.hexdigest()
 

@@ -14,6 +14,7 @@ from plait.checkpoint import Checkpoint, LazyTensor, Shape, ShardFile
 from plait.engine._identity import plan_digest, weights_identity
 from plait.engine._layout import lay_out
 from plait.engine._limits import RunOptions, cores, memory_budget
+from plait.engine._matrix import held_bytes
 from plait.engine._stacked import StackedLayers
 from plait.engine._stage import Stage
 from plait.errors import counted, size
@@ -124,7 +125,8 @@ class Plan:
     @cached_property
     def compiled(self) -> bool:
         """Whether rules run compiled: small merges are done before a compiler would be loaded."""
-        return sum(math.prod(o.shape) for o in self.outputs if o.how == "merge") >= COMPILED_FROM
+        streamed = (o for o in self.outputs if o.how == "merge" and self.held(o) is None)
+        return sum(math.prod(o.shape) for o in streamed) >= COMPILED_FROM
 
     @property
     def bytes_written(self) -> int:
@@ -142,6 +144,18 @@ class Plan:
             return 1
         stages = self.method.stages(merged.settings)
         return 1 + sum((1 if hasattr(s, "finish") else 2) for s in stages if s.scope == "model")
+
+    def held(self, output: Output) -> int | None:
+        """Bytes that a tensor takes which is held whole, or matrix by matrix; None if it is streamed."""
+        if output.settings is None:
+            return None
+        return held_bytes(self.method, output.settings, output.inputs, self.compute)
+
+    @cached_property
+    def largest(self) -> tuple[int, str] | None:
+        """The most that one tensor takes which is not streamed, and its name."""
+        found = ((held, o.name) for o in self.outputs if (held := self.held(o)) is not None)
+        return max(found, default=None)
 
     @cached_property
     def weights(self) -> dict[ModelRef, dict[str, str]]:
@@ -162,6 +176,7 @@ class Plan:
             "bytes_read": self.bytes_read,
             "bytes_written": self.bytes_written,
             "memory": memory_budget(self.options.memory),
+            "held": self.largest and self.largest[0],
             "threads": self.options.threads or cores(),
             "passes": self.passes,
             "shards": [shard.name for shard in self.shards],
@@ -174,6 +189,7 @@ class Plan:
         """The plan for people."""
         merged = sum(o.how == "merge" for o in self.outputs)
         copied = len(self.outputs) - merged
+        held = f", of which `{self.largest[1]}` takes {size(self.largest[0])}" if self.largest else ""
         passes = f" in each of {self.passes} passes" if self.passes > 1 else ""
         return "\n".join(
             [
@@ -181,7 +197,7 @@ class Plan:
                 f"{counted(merged, 'tensor')} merged, {copied} copied, {len(self.excluded)} excluded",
                 f"reads {size(self.bytes_read)}{passes}, "
                 f"writes {size(self.bytes_written)} in {counted(len(self.shards), 'file')}",
-                f"memory {size(memory_budget(self.options.memory))}, "
+                f"memory {size(memory_budget(self.options.memory))}{held}, "
                 f"{counted(self.options.threads or cores(), 'thread')}",
             ]
         )
@@ -209,6 +225,8 @@ def describe(output: Output) -> dict[str, Any]:
         "dtype": str(output.dtype).removeprefix("torch."),
         "from": [f"{m}: {t.name}" for m, t in zip(output.models, output.inputs, strict=True)],
     }
+    if output.settings is not None and output.settings.matrices is not None:
+        found["matrices"] = list(output.settings.matrices)
     if output.settings is not None:
         found["options"] = {
             **output.settings.shared,

@@ -16,6 +16,7 @@ from torch import Tensor
 from plait.engine._compute import all_or_none, finish_sums, merged, order_stats, tensor_stages
 from plait.engine._job import Job, Stopped
 from plait.engine._limits import cores, memory_budget, one_torch_thread
+from plait.engine._matrix import Room, held_bytes
 from plait.engine._plan import Output, Plan
 from plait.engine._stages import OrderSearch, sum_partials
 from plait.errors import InputError, PlaitError
@@ -70,7 +71,6 @@ class Runner:
     skip: frozenset[str] = frozenset()
     report: Callable[[Progress], None] | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
-    _whole: threading.Lock = field(default_factory=threading.Lock)
     _count: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self) -> None:
@@ -81,7 +81,9 @@ class Runner:
         """
         options = self.plan.options
         self.threads = options.threads or cores()
-        self.budget = memory_budget(options.memory) // self.threads
+        whole = memory_budget(options.memory)
+        self.budget = whole // self.threads
+        self.room = Room(whole)
         self.progress = Progress(tensors_total=len(self.plan.outputs))
         self.progress.total_bytes = sum(o.nbytes for o in self.plan.outputs) * self.plan.passes
         with one_torch_thread():
@@ -131,8 +133,9 @@ class Runner:
             self._copy(output)
         else:
             job = self.job(output)
-            lock = self._whole if job.method.whole(job.settings) else contextlib.nullcontext()
-            with lock:
+            held = held_bytes(job.method, job.settings, job.tensors, job.compute)
+            # what is streamed fits all threads at once, so it waits for nothing but tensors that are held
+            with self.room.take(self.budget if held is None else held):
                 for start, values in merged(job, self._known(known, output)):
                     self._put(output, start, values)
         self.finished(output)

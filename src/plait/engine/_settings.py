@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from plait.engine._function import as_method
+from plait.engine._matrix import as_matrices
 from plait.errors import InputError, nearest, noted, raise_all
 from plait.methods import CONSENSUS, SPARSIFY, Method, Option, Settings, get_method, pipeline
 from plait.recipe import MISSING, Module, Part, Recipe, Resolver, Slice, Source, used_keys
@@ -170,7 +171,7 @@ class OptionsAt:
         self._each: dict[str, tuple[Any, ...]] = {}
         self._varying: list[tuple[str, Lookup]] = []
         self._varying_each: list[tuple[str, list[Lookup]]] = []
-        self._models = len(sources)
+        self._models, self._matrix = len(sources), options.method.matrix
         place = module, part
         for option in options.method.options:
             lookups = [options.lookup(option, place, s) for s in (sources if option.per_model else [None])]
@@ -203,7 +204,11 @@ class OptionsAt:
         numel = 1
         for size in shape:
             numel *= size
-        return Settings(shared, each, self._models, numel, shape)
+        found = Settings(shared, each, self._models, numel, shape)
+        if self._matrix is None or (matrices := as_matrices(output, shape)) is None:
+            return found
+        seen = replace(found, matrices=matrices)
+        return seen if self._matrix.applies(seen) else found
 
 
 def options_of(recipe: Recipe) -> Options:

@@ -2,13 +2,14 @@
 
 from plait.methods._catalogue import CONSENSUS, SPARSIFY, pipeline
 from plait.methods._registry import METHODS, get_method, package_of
-from plait.methods._spec import Cell, Method, Option, Order, Settings, Stage, Sums
+from plait.methods._spec import Cell, Matrix, Method, Option, Order, Settings, Stage, Sums
 
 __all__ = [
     "CONSENSUS",
     "METHODS",
     "SPARSIFY",
     "Cell",
+    "Matrix",
     "Method",
     "Option",
     "Order",

@@ -7,13 +7,16 @@ combine   the same small expression at every coordinate; it sees the models, the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from plait.numerics import Value
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Scope = Literal["row", "tensor", "model"]
 Kind = Literal["float", "int", "bool", "str"]
@@ -148,6 +151,7 @@ class Settings:
         models: number of models (the base not counted).
         numel: elements of the tensor.
         shape: its shape.
+        matrices: how a `Matrix` sees it: that many matrices, of so many rows and columns; None if it is none.
     """
 
     shared: Mapping[str, Any]
@@ -155,6 +159,7 @@ class Settings:
     models: int
     numel: int
     shape: tuple[int, ...] = ()
+    matrices: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -204,6 +209,23 @@ Stage = Sums | Order
 
 
 @dataclass(frozen=True)
+class Matrix:
+    """How a method merges what is a matrix: a 2-D weight, a convolution as `(out, rest)`, each of a stack.
+
+    Attributes:
+        merge: task vectors, settings → the merged task vector. All are `(rows, cols)` float64. One is read
+            whenever a loop comes to it, so hold as few as possible; it may be changed in place.
+        memory: settings → how many float64 numbers `merge` holds at most beside a task vector, with what the
+            libraries' functions take. Only a tensor that fits the memory budget is merged.
+        applies: settings → whether a matrix is merged so, and not by the method's rule.
+    """
+
+    merge: Callable[[Iterable[Tensor], Settings], Tensor]
+    memory: Callable[[Settings], int]
+    applies: Callable[[Settings], bool] = field(default=lambda settings: True)
+
+
+@dataclass(frozen=True)
 class Method:
     """A merging method.
 
@@ -222,6 +244,7 @@ class Method:
         by_row: the rule needs whole rows (it ranks within them).
         whole: settings → whether the rule must see the whole tensor at once, as a torch tensor of its own
             shape; such a rule may use all of torch.
+        matrix: how matrices are merged, in place of the rule; task vectors need a base.
     """
 
     name: str
@@ -237,6 +260,11 @@ class Method:
     check: Callable[[Settings], str | None] = field(default=lambda settings: None)
     by_row: bool = False
     whole: Callable[[Settings], bool] = field(default=lambda settings: False)
+    matrix: Matrix | None = None
+
+    def __post_init__(self) -> None:
+        if self.matrix is not None and self.base != "required":
+            raise ValueError(f"the method `{self.name}` merges matrices' task vectors, so it requires a base")
 
     def option(self, name: str) -> Option | None:
         """The option of this name."""

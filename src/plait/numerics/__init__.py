@@ -18,6 +18,7 @@ from plait.numerics._ops import (
 )
 from plait.numerics._philox import stream_key, uniform
 from plait.numerics._select import Search, bit_levels, keys, level_counts, row_order, row_ranks
+from plait.numerics._triplets import leading_triplets, polar
 
 __all__ = [
     "CHUNK",
@@ -31,9 +32,11 @@ __all__ = [
     "exp",
     "grid",
     "keys",
+    "leading_triplets",
     "level_counts",
     "maximum",
     "minimum",
+    "polar",
     "row_order",
     "row_ranks",
     "sign",
