@@ -1,4 +1,4 @@
-"""A real browser, spoken to through its own pipe (the DevTools protocol), so that no further package is needed."""
+"""A real browser, spoken to through its own pipe in its DevTools protocol, which needs no further package."""
 
 from __future__ import annotations
 
@@ -101,7 +101,11 @@ class Page:
             params = event["params"]
             if event["method"] == "Runtime.exceptionThrown":
                 found.append(json.dumps(params["exceptionDetails"])[:500])
-            if event["method"] == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning", "assert"):
+            if event["method"] == "Runtime.consoleAPICalled" and params["type"] in (
+                "error",
+                "warning",
+                "assert",
+            ):
                 found.append(json.dumps(params["args"])[:500])
             if event["method"] == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
                 found.append(params["entry"]["text"])
@@ -112,7 +116,13 @@ class Page:
 def page(binary: str, profile: Path) -> Iterator[Page]:
     """A tab of a browser of its own, which ends with it."""
     (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
-    flags = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+    flags = (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+    )
     command = [binary, *flags, f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"]
     # The browser reads descriptor 3 and writes 4.
     redirected = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'

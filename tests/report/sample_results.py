@@ -110,7 +110,13 @@ def curves(seeds: int) -> list[Curve]:
             loss = (2.3 + 0.1 * t) * np.exp(-step / (80 + 15 * t)) + 0.08 + random.normal(0, 0.02, 60)
             found.append(Curve(task, step, np.abs(loss), "loss", seed))
             found.append(
-                Curve(task, step[5::6], 0.96 - 0.6 * np.exp(-step[5::6] / (60 + 20 * t + 5 * seed)), "validation accuracy", seed)
+                Curve(
+                    task,
+                    step[5::6],
+                    0.96 - 0.6 * np.exp(-step[5::6] / (60 + 20 * t + 5 * seed)),
+                    "validation accuracy",
+                    seed,
+                )
             )
     return found
 
@@ -145,7 +151,7 @@ def costs() -> list[Cost]:
     return [Cost(step, s, mb, cached=i < 3) for i, (step, s, mb) in enumerate(of)]
 
 
-def sample(seeds: int = 3, **changes: Any) -> Results:
+def sample(seeds: int = 3, /, **changes: Any) -> Results:
     """All of it."""
     parts: dict[str, Any] = {
         "title": "Eight small tasks, one network",
