@@ -37,7 +37,7 @@
   function draw(plot) {
     const spec = specs[plot.dataset.figure];
     const data = coloured(spec.data);
-    const width = root.classList.contains("printing") ? PAPER : plot.clientWidth || 600;
+    const width = root.classList.contains("printing") ? PAPER : Math.max(plot.clientWidth || 600, spec.least);
     if (spec.heat && width < 560) data[0].showscale = false;
     const options = { displaylogo: false, displayModeBar: false, responsive: false };
     return Plotly.react(plot, data, layout(spec, width), options).then(() => { plot.dataset.drawn = "yes"; });
