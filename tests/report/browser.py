@@ -1,4 +1,4 @@
-"""A real browser, spoken to through its own pipe (the DevTools protocol), so that no further package is needed."""
+"""A real browser, spoken to through its own pipe in its DevTools protocol, which needs no further package."""
 
 from __future__ import annotations
 

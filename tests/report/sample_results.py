@@ -151,7 +151,7 @@ def costs() -> list[Cost]:
     return [Cost(step, s, mb, cached=i < 3) for i, (step, s, mb) in enumerate(of)]
 
 
-def sample(seeds: int = 3, **changes: Any) -> Results:
+def sample(seeds: int = 3, /, **changes: Any) -> Results:
     """All of it."""
     parts: dict[str, Any] = {
         "title": "Eight small tasks, one network",

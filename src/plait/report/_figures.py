@@ -19,6 +19,8 @@ from plait.tasks import marked
 
 #: Points of a curve that are drawn; more can't be told apart.
 _POINTS = 400
+#: Models that a caption lists.
+_TOLD = 12
 
 
 def figures(results: Results) -> list[Figure]:
@@ -47,7 +49,9 @@ def _averages(results: Results) -> Figure:
     unit = marked("mean share of the experts' scores, %", bool(results.semi_synthetic))
     rings = ["Rings: each seed."] if len(seeds) > 1 else []
     notes = ["Points: mean over tasks and seeds; bars: 95 % interval over test examples.", *rings]
-    seen = f"From best to worst: {', '.join(f'{m} {digits(value[m], 1)} %' for m in order)}."
+    told = [f"{m} {digits(value[m], 1)} %" for m in order]
+    told = told if len(told) <= _TOLD else [*told[: _TOLD - 1], "…", told[-1]]
+    seen = f"From best to worst: {', '.join(told)}."
     shape = Dots(order, series, unit, [100.0])
     title = "How much of the experts each way keeps"
     return Figure("averages", title, seen, shape, [*notes, "Dotted line: the experts.", *noted(results)])

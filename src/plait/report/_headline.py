@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from plait.report._results import Results
-from plait.report._shares import averages, firsts, tests
+from plait.report._shares import averages, firsts, paired_tests
 from plait.report._table import digits
 from plait.tasks import NOTE, Average, marked, notes
 
@@ -59,7 +59,7 @@ def _against(results: Results, top: str) -> str:
         return ""
     if top == reference:
         return "no other way has a higher mean"
-    test = next((each for each in tests(results) if each.model == top), None)
+    test = next((each for each in paired_tests(results) if each.model == top), None)
     if test is None:
         return ""
     points = digits(abs(100 * test.value), 1)

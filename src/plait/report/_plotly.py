@@ -18,12 +18,12 @@ _SHOWN = 34
 
 
 def spec(shape: Shape) -> Spec:
-    """Traces, layout and height in pixels."""
+    """Traces, layout, height in pixels and the least width; a narrower page scrolls."""
     if isinstance(shape, Heat):
-        return _heat(shape)
+        return {**_heat(shape), "least": 150 + 28 * len(shape.x)}
     if isinstance(shape, Dots):
-        return _dots(shape)
-    return _bars(shape) if isinstance(shape, Bars) else _lines(shape)
+        return {**_dots(shape), "least": 0}
+    return {**(_bars(shape) if isinstance(shape, Bars) else _lines(shape)), "least": 0}
 
 
 def _role(name: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from plait.report._results import Results
-from plait.report._shares import Paired, averages, plain_averages, seed_averages, shares, tests
+from plait.report._shares import Paired, averages, paired_tests, plain_averages, seed_averages, shares
 from plait.report._table import Cell, Number, Table, places_of, spread
 from plait.tasks import NOTE, Average, Score, marked
 
@@ -144,7 +144,7 @@ def _by_seed(results: Results) -> Table | None:
 
 
 def _tests(results: Results) -> Table | None:
-    found = tests(results)
+    found = paired_tests(results)
     if not found:
         return None
     count, seeds = len(results.tasks), len(results.seeds)

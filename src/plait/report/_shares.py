@@ -114,7 +114,7 @@ def _experts(tables: Sequence[Scores], experts: str) -> dict[str, float]:
     return {f"{i} {row.task}": row.value for i, t in enumerate(tables) for row in t if row.model == experts}
 
 
-def tests(results: Results) -> list[Paired]:
+def paired_tests(results: Results) -> list[Paired]:
     """Every way, joint training and ensemble against the reference; nothing without one."""
     if results.reference is None:
         return []

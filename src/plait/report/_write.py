@@ -51,7 +51,7 @@ def write_report(results: Results, folder: str | Path) -> Path:
     except OSError as error:
         hint = "give a folder that can be written to"
         raise InputError(
-            f"the report can't be written: {error.strerror}", where=str(folder), hint=hint
+            f"the report can't be written: {error.strerror or error}", where=str(folder), hint=hint
         ) from error
     return folder / PAGE
 

@@ -2,7 +2,9 @@
 (function () {
   const specs = JSON.parse(document.getElementById("specs").textContent);
   const plots = [...document.querySelectorAll(".plot")];
-  const role = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const root = document.documentElement;
+  const PAPER = 640; // pixels across a sheet of A4 or letter paper, margins left out
+  const role = (name) => getComputedStyle(root).getPropertyValue(name).trim();
 
   // Colours are written as roles; the theme says what they are.
   function coloured(value, key) {
@@ -35,7 +37,7 @@
   function draw(plot) {
     const spec = specs[plot.dataset.figure];
     const data = coloured(spec.data);
-    const width = plot.clientWidth || 600;
+    const width = root.classList.contains("printing") ? PAPER : Math.max(plot.clientWidth || 600, spec.least);
     if (spec.heat && width < 560) data[0].showscale = false;
     const options = { displaylogo: false, displayModeBar: false, responsive: false };
     return Plotly.react(plot, data, layout(spec, width), options).then(() => { plot.dataset.drawn = "yes"; });
@@ -45,9 +47,8 @@
   let waiting = 0;
   window.addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(all, 150); });
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", all);
-  const folded = () => [...document.querySelectorAll("details:not([open])")];
-  let opened = [];
-  window.addEventListener("beforeprint", () => { opened = folded(); opened.forEach((each) => { each.open = true; }); all(); });
-  window.addEventListener("afterprint", () => { opened.forEach((each) => { each.open = false; }); all(); });
+  const printing = (now) => () => { root.classList.toggle("printing", now); all(); };
+  window.addEventListener("beforeprint", printing(true));
+  window.addEventListener("afterprint", printing(false));
   all();
 })();

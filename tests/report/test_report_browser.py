@@ -1,0 +1,65 @@
+"""A real browser opens the page: all figures are drawn, nothing fails, nothing is asked of a network."""
+
+from __future__ import annotations
+
+import browser
+import pytest
+from sample_results import sample
+
+from plait.report import write_report
+
+BINARY = browser.found()
+pytestmark = pytest.mark.skipif(BINARY is None, reason="no Chromium: `apt-get install chromium` brings one")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    with browser.page(str(BINARY), tmp_path_factory.mktemp("profile")) as tab:
+        yield tab
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    return write_report(sample(), tmp_path_factory.mktemp("report") / "out")
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1100, False), (1100, True), (390, False)])
+def test_the_page_is_drawn_without_errors_or_requests(page, report, width, dark):
+    page.events.clear()
+    page.look(width, 900, dark)
+    page.open(report)
+    for what, least in (("svg .trace, svg .heatmaplayer image", 1), ("svg text", 6)):
+        count = f"[...document.querySelectorAll('.plot')].map(p => p.querySelectorAll('{what}').length)"
+        counts = page.evaluate(count)
+        assert len(counts) == 7
+        assert min(counts) >= least, (what, counts)
+    images = "[...document.images].every(i => i.complete && i.naturalWidth > 0)"
+    assert page.evaluate(images)
+    assert page.problems() == []
+    assert page.requests() == [report.as_uri()]
+    across = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+    assert across[0] <= across[1]
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == ("rgb(20, 24, 28)" if dark else "rgb(255, 255, 255)")
+
+
+def test_figures_follow_the_theme_and_the_width(page, report):
+    page.look(1100, 900)
+    page.open(report)
+    ink = "getComputedStyle(document.querySelector('#plot-averages .ytick text')).fill"
+    assert page.evaluate(ink) == "rgb(28, 33, 38)"
+    page.look(600, 900, dark=True)
+    page.wait(f"{ink} === 'rgb(232, 236, 240)'")
+    page.wait("document.querySelector('#plot-averages svg').clientWidth < 600")
+
+
+def test_odd_names_are_shown_as_they_are(page, tmp_path):
+    page.events.clear()
+    odd = "<i>&_%$x$</i>"
+    path = write_report(
+        sample(title=odd, similarity=None, curves=(), costs=(), trials=(), reference="ties"), tmp_path
+    )
+    page.open(path)
+    assert page.evaluate("document.title") == odd
+    assert page.evaluate("document.querySelector('h1').textContent") == odd
+    assert page.problems() == []

@@ -1,0 +1,243 @@
+"""Every number of a table equals what another way of computing it gives."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import math
+from dataclasses import replace
+from statistics import stdev
+
+import numpy as np
+import pytest
+from sample_results import MADE, MODELS, TASKS, costs, sample, similarity
+from scipy import stats
+
+from plait.report._shares import averages, holm, paired_tests, seed_averages
+from plait.report._table import Number, Table
+from plait.report._tables import tables
+from plait.tasks import NOTE, Score, Scores
+
+
+def table(results, name):
+    return next(each for each in tables(results) if each.name == name)
+
+
+def read(results, name):
+    return list(csv.reader(io.StringIO(table(results, name).csv())))
+
+
+RESULTS = sample()
+VALUE = {(s, row.model, row.task): row.value for s, scores in enumerate(RESULTS.scores) for row in scores}
+
+
+def test_scores_are_means_and_deviations_over_seeds():
+    head, *lines = read(RESULTS, "scores")
+    assert head[1:3] == ["mnist: accuracy", "mnist: accuracy sd"]
+    assert head[-2] == "shapes †: accuracy"
+    for line, model in zip(lines, MODELS, strict=True):
+        assert line[0] == model
+        for t, task in enumerate(TASKS):
+            of = [VALUE[s, model, task] for s in range(3)]
+            assert float(line[1 + 2 * t]) == pytest.approx(sum(of) / 3, rel=1e-12)
+            mean = sum(of) / 3
+            assert float(line[2 + 2 * t]) == pytest.approx(
+                math.sqrt(sum((v - mean) ** 2 for v in of) / 2), rel=1e-9
+            )
+
+
+def test_shares_are_of_the_experts_of_the_same_seed():
+    _, *lines = read(RESULTS, "normalised")
+    for line, model in zip(lines, MODELS, strict=True):
+        for t, task in enumerate(TASKS):
+            of = [100 * VALUE[s, model, task] / VALUE[s, "experts", task] for s in range(3)]
+            assert float(line[1 + 2 * t]) == pytest.approx(np.mean(of), rel=1e-12)
+            assert float(line[2 + 2 * t]) == pytest.approx(stdev(of), rel=1e-9, abs=1e-9)
+
+
+def test_averages_of_a_seed_are_those_of_the_scores():
+    for found, scores in zip(seed_averages(RESULTS), RESULTS.scores, strict=True):
+        experts = {task: scores.score("experts", task).value for task in TASKS}
+        for each in scores.averages(experts):
+            mine = found[each.model]
+            assert (mine.value, mine.low, mine.high) == pytest.approx(
+                (each.value, each.low, each.high), rel=1e-12
+            )
+            assert mine.semi_synthetic == len(MADE)
+
+
+def test_averages_over_seeds_and_their_intervals():
+    _, *lines = read(RESULTS, "averages")
+    for line, model in zip(lines, MODELS, strict=True):
+        shares = np.array([[VALUE[s, model, t] / VALUE[s, "experts", t] for t in TASKS] for s in range(3)])
+        draws = np.zeros(300)
+        for s, t in itertools.product(range(3), TASKS):
+            behind = RESULTS.scores[s].evidence[model, t, "accuracy"].draws
+            draws += behind / VALUE[s, "experts", t] / (3 * len(TASKS))
+        assert float(line[2]) == pytest.approx(100 * shares.mean(), rel=1e-12)
+        assert [float(v) for v in line[3:5]] == pytest.approx(
+            100 * np.quantile(draws, [0.025, 0.975]), rel=1e-9
+        )
+        assert float(line[5]) == pytest.approx(100 * stdev(shares.mean(axis=1)), abs=1e-9)
+        assert float(line[6]) == pytest.approx(100 * shares.mean(axis=0).min())
+        plain = [VALUE[s, model, t] for s, t in itertools.product(range(3), TASKS)]
+        assert float(line[8]) == pytest.approx(np.mean(plain))
+
+
+def test_the_test_is_paired_over_examples_and_corrected():
+    head, *lines = read(RESULTS, "tests")
+    assert head[:4] == [
+        "model",
+        "difference, points †",
+        "difference, points † low",
+        "difference, points † high",
+    ]
+    assert [line[0] for line in lines] == [m for m in MODELS if m not in ("base", "average", "experts")]
+    ps = []
+    for line in lines:
+        shares = np.zeros((3, len(TASKS)))
+        draws = np.zeros(300)
+        for s, (t, task) in itertools.product(range(3), enumerate(TASKS)):
+            expert = VALUE[s, "experts", task]
+            shares[s, t] = (VALUE[s, line[0], task] - VALUE[s, "average", task]) / expert
+            evidence = RESULTS.scores[s].evidence
+            a, b = (evidence[m, task, "accuracy"].draws for m in (line[0], "average"))
+            draws += (a - b) / expert / (3 * len(TASKS))
+        assert float(line[1]) == pytest.approx(100 * shares.mean(), rel=1e-9)
+        assert [float(v) for v in line[2:4]] == pytest.approx(
+            100 * np.quantile(draws, [0.025, 0.975]), rel=1e-9
+        )
+        assert line[4] == f"{(shares.mean(axis=0) > 0).sum()} of 8"
+        assert line[5] == f"{(shares.mean(axis=1) > 0).sum()} of 3"
+        ps.append(2 * stats.norm.sf(abs(shares.mean()) / draws.std()))
+        assert float(line[6]) == pytest.approx(ps[-1], rel=1e-6)
+    corrected = [float(line[7]) for line in lines]
+    order = np.argsort(ps)
+    stepped = np.maximum.accumulate([min(1, ps[i] * (len(ps) - k)) for k, i in enumerate(order)])
+    assert [corrected[i] for i in order] == pytest.approx(list(stepped), rel=1e-6)
+
+
+def test_holm_of_a_worked_example():
+    assert holm([0.01, 0.04, 0.03, math.nan, 0.005]) == pytest.approx(
+        [0.03, 0.06, 0.06, math.nan, 0.02], nan_ok=True
+    )
+
+
+def test_equal_models_differ_by_nothing():
+    scores = RESULTS.scores[0]
+    rows = [replace(r, model="twin") for r in scores if r.model == "average"]
+    behind = {("twin", *k[1:]): v for k, v in scores.evidence.items() if k[0] == "average"}
+    both = replace(scores, rows=(*scores.rows, *rows), evidence={**scores.evidence, **behind})
+    found = {each.model: each for each in paired_tests(sample(1, scores=[both], seeds=[0]))}
+    assert (found["twin"].value, found["twin"].p, found["twin"].corrected) == (0, 1, 1)
+
+
+def test_tuning_tells_choice_and_sensitivity():
+    head, *lines = read(RESULTS, "tuning")
+    assert head[-1] == "sensitivity sd"
+    for line in lines:
+        of = [[t for t in RESULTS.trials if t.way == line[0] and t.seed == s] for s in range(3)]
+        values = np.array([[t.value for t in seed] for seed in of])
+        chosen = [next(t for t in seed if t.chosen) for seed in of]
+        assert line[1] == "8"
+        scales = {f"{t.setting['scale']:g}" for t in chosen}
+        assert all(scale in line[2] for scale in scales)
+        means = [np.mean([t.value for t in chosen]), values.min(1).mean(), values.max(1).mean()]
+        assert [float(line[i]) for i in (3, 5, 7)] == pytest.approx(means)
+        assert float(line[9]) == pytest.approx(np.mean(values.max(1) - values.min(1)))
+        assert float(line[10]) == pytest.approx(stdev(values.max(1) - values.min(1)))
+
+
+def test_other_tables_hold_what_was_given():
+    assert [
+        [float(v) for v in line[1:]] for line in read(RESULTS, "cosine")[1:]
+    ] == similarity().cosine.tolist()
+    conflict = [float(line[1]) for line in read(RESULTS, "conflict")[1:]]
+    assert conflict == pytest.approx(list(100 * similarity().conflict))
+    told = [
+        (line[0], float(line[1]), float(line[2]), line[3] == "cached") for line in read(RESULTS, "costs")[1:]
+    ]
+    assert told == [(c.step, c.seconds, c.peak_mb, c.cached) for c in costs()]
+    assert read(RESULTS, "missing")[1:] == [["flowers", "the package that holds it can't be had here"]]
+    tidy = read(RESULTS, "scores_by_seed")[1:]
+    of = [(r.model, r.label, s, r.value, r.low, r.high) for s, t in enumerate(RESULTS.scores) for r in t]
+    assert [(x[0], x[1], int(x[3]), *map(float, x[4:7])) for x in tidy] == of
+
+
+def test_the_mark_stands_beside_every_semi_synthetic_score():
+    for name in (
+        "scores",
+        "normalised",
+        "averages",
+        "averages_by_seed",
+        "tests",
+        "tuning",
+        "trials",
+        "scores_by_seed",
+    ):
+        found = table(RESULTS, name)
+        assert "†" in "".join(found.columns) + "".join(str(row[1]) for row in found.rows), name
+        assert f"{NOTE}." in found.notes
+    plain = [replace(s, rows=tuple(replace(r, semi_synthetic=False) for r in s)) for s in RESULTS.scores]
+    assert not any("†" in each.markdown() for each in tables(sample(scores=plain)))
+
+
+def one(model, value, task="t", metric="perplexity", higher=False):
+    return Score(model, "s", task, metric, value, 10, higher_is_better=higher)
+
+
+def test_lower_is_better_turns_the_share():
+    rows = (one("experts", 2.0), one("average", 8.0), one("ties", 4.0), one("magmax", math.nan))
+    results = sample(1, scores=[Scores(rows)], seeds=[0], pictures=(), missing={})
+    _, *lines = read(results, "normalised")
+    assert [line[1] for line in lines] == ["100.0", "25.0", "50.0", "nan"]
+    scores = table(results, "scores")
+    assert scores.columns[1] == "t: perplexity ↓"
+    assert [row[0] for row in scores.rows if row[1].best] == ["ties"]
+    assert str(scores.rows[3][1]) == "NaN"
+    assert averages(results)["ties"].value == 0.5
+
+
+def test_a_task_counts_once_however_many_metrics_it_has():
+    of = {"experts": (0.5, 0.9), "average": (0.25, 0.9)}
+    rows = [
+        one(m, v, "t", name, True)
+        for m, vs in of.items()
+        for name, v in zip(("f1", "accuracy"), vs, strict=True)
+    ]
+    results = sample(1, scores=[Scores(tuple(rows))], seeds=[0], pictures=())
+    assert averages(results)["average"].value == 0.5
+    assert len(table(results, "scores").columns) == 3
+
+
+def test_one_seed_has_no_deviation():
+    results = sample(1)
+    assert not any(" sd" in name for name in read(results, "scores")[0])
+    assert not any("±" in each.markdown() for each in tables(results))
+
+
+def test_tables_escape_what_their_languages_read():
+    odd = Table(
+        "odd", "a|b", ["<b>&_%", "n\n#"], [["x_1 {50%} $~^\\", Number(-1.5, 0.25, digits=2, best=True)]]
+    )
+    assert odd.markdown().splitlines()[2] == r"| &lt;b&gt;&amp;\_% | n # |"
+    assert odd.markdown().splitlines()[4] == r"| x\_1 {50%} $~^\\ | **−1.50 ± 0.25** |"
+    latex = odd.latex()
+    assert r"\textless{}b\textgreater{}\&\_\% & n \#" in latex
+    assert (
+        r"x\_1 \{50\%\} \$\textasciitilde{}\textasciicircum{}\textbackslash{} & \textbf{$-$1.50 $\pm$ 0.25}"
+        in latex
+    )
+    assert latex.count(r"\toprule") == latex.count(r"\midrule") == latex.count(r"\bottomrule") == 1
+    assert list(csv.reader(io.StringIO(odd.csv()))) == [
+        ["<b>&_%", "n\n#", "n\n# sd"],
+        ["x_1 {50%} $~^\\", "-1.5", "0.25"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(math.nan, "NaN"), (math.inf, "∞"), (-0.0001, "0.000"), (-2, "−2.000")]
+)
+def test_numbers_are_told(value, text):
+    assert str(Number(value)) == text
