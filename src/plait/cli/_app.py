@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from plait.cli.demo import demo
 from plait.cli.diff import diff
 from plait.cli.evaluate import evaluate
 from plait.cli.extract import extract_lora
@@ -24,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Train many models at once, weave them into one.",
 )
-for command in (run, merge, verify, push, inspect, diff, evaluate, methods, suites):
+for command in (demo, run, merge, verify, push, inspect, diff, evaluate, methods, suites):
     app.command()(command)
 app.command("extract-lora")(extract_lora)
 

@@ -12,7 +12,7 @@ from plait.recipe import read_yaml
 from plait.tasks._suite import Suite
 from plait.tasks._suite_file import load_suite_file
 
-_MODULES = ("bytes", "glyphs", "smollm2", "text")
+_MODULES = ("bytes", "glyphs", "scripts", "smollm2", "text")
 
 
 def suite_names() -> list[str]:

@@ -136,6 +136,7 @@ def glyph_task(
         head=zero_head(features, len(letters)),
         semi_synthetic=True,
         about=f"{script.about}, {len(letters)} classes, drawn from fonts; those tested with are unseen",
+        classes=tuple(letters),
     )
 
 

@@ -20,6 +20,8 @@ from plait.tasks.suites._sources import DIGITS, FASHION, MNIST
 
 #: Split → share of a collection that has no splits of its own.
 _SHARES = {"train": 0.6, "validation": 0.08, "test": 0.2, "calibration": 0.06, "adaptation": 0.06}
+#: Fashion-MNIST's classes.
+CLOTHES = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 #: Parts of Fashion-MNIST: name → its classes there.
 FASHION_PARTS = {
     "tops": (0, 2, 3, 4, 6),
@@ -66,7 +68,15 @@ def fashion_task(part: str, features: int, sizes: Mapping[str, int], data: str |
         start += 0 if split == "test" else count
     told = torch.from_numpy(pictures.astype(np.float32) / 255).unsqueeze(1)
     about = f"{len(classes)} classes of Fashion-MNIST (Xiao & al. 2017)"
-    return _task(part, told, np.searchsorted(classes, labels.clip(max=9)), rows, features, about)
+    return _task(
+        part,
+        told,
+        np.searchsorted(classes, labels.clip(max=9)),
+        rows,
+        features,
+        about,
+        tuple(CLOTHES[own] for own in classes),
+    )
 
 
 def _task(
@@ -76,6 +86,7 @@ def _task(
     rows: Mapping[str, NDArray[np.int64]],
     features: int,
     about: str,
+    names: Sequence[str] = "0123456789",
 ) -> Task:
     splits = {}
     known = torch.from_numpy(np.asarray(labels, dtype=np.int64))
@@ -85,7 +96,7 @@ def _task(
             del columns["label"]
         splits[split] = Columns(columns, [f"picture {row}" for row in chosen])
     classes = int(known[np.concatenate(list(rows.values()))].max()) + 1
-    return Task(name, splits, head=zero_head(features, classes), about=about)
+    return Task(name, splits, head=zero_head(features, classes), about=about, classes=tuple(names))
 
 
 def _runs(order: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
