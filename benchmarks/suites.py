@@ -46,7 +46,7 @@ class Tuning:
 TUNING = {
     "glyphs": Tuning(steps=600, batch_size=32, lr=1e-3),
     "bytes": Tuning(steps=200, batch_size=16, lr=1e-3),
-    "text": Tuning(steps=300, batch_size=16, lr=2e-4, probed=True),
+    "text": Tuning(steps=200, batch_size=16, lr=2e-4, probed=True),
 }
 
 
