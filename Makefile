@@ -30,7 +30,7 @@ test-all: install
 	$(BIN)/python -m pytest -m '' -n 2
 
 demo: install
-	$(BIN)/python examples/demo.py demo-out
+	$(BIN)/plait demo -o demo-out
 
 bench: install $(VENV)/mergekit/.installed
 	$(BIN)/python benchmarks/merge.py --peer $(VENV)/mergekit/bin/mergekit-yaml

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from typer.testing import CliRunner
 
 import plait
+from plait import study
 from plait.cli._app import app
 from plait.errors import InputError
 from plait.study import _train as training
@@ -89,6 +91,14 @@ def test_other_data_run_everything_again(tmp_path: Path) -> None:
     rows = (tmp_path / "first-train.csv").read_text().splitlines()
     (tmp_path / "first-train.csv").write_text("\n".join([*rows[:-1], rows[1]]) + "\n")
     assert run_study(path, tmp_path / "out").ran == first
+
+
+def test_another_head_runs_everything_again(tmp_path: Path) -> None:
+    path = small_study.write(tmp_path)
+    known = load_study(path)
+    first = run_study(known, tmp_path / "out").ran
+    tasks = tuple(replace(task, head=torch.nn.Linear(16, 3)) for task in known.suite.tasks)
+    assert run_study(replace(known, suite=replace(known.suite, tasks=tasks)), tmp_path / "out").ran == first
 
 
 def test_the_same_study_elsewhere_gives_the_same_numbers(ran: Path, tmp_path: Path) -> None:
@@ -302,3 +312,15 @@ def test_the_command_tells_steps_and_report(ran: Path) -> None:
     told = json.loads(found.stdout)
     assert Path(told["report"]).is_file()
     assert all(each["cached"] for each in told["steps"])
+
+
+def test_the_demo_is_a_study_of_eight_merges_with_one_budget(
+    ran: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = load_suite(ran / "suite.yaml")
+    monkeypatch.setattr("plait.study._study.load_suite", lambda *_, **__: suite)
+    found = load_study(Path(study.__file__).parent / "demo.yaml")
+    merges = [way for way in found.ways if way.kind == "merge"]
+    assert len(merges) == 8
+    assert {len(way.grid) for way in merges if way.name != "average"} == {found.tuning.budget}
+    assert {way.kind for way in found.ways} == {"merge", "train", "ensemble"}

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from blake3 import blake3
+from torch import nn
 
 from plait.study import _score, _train, _weave
 from plait.study._steps import Step
@@ -23,7 +24,9 @@ BASE, SIMILARITY = "base", "similarity"
 def planned(study: Study) -> list[Step]:
     """The steps, each after those it needs."""
     data = {task.name: _of_task(task) for task in study.suite.tasks}
-    steps = [Step(BASE, {"weights": _of_base(study), "data": data}, partial(_train.base, study))]
+    steps = [
+        Step(BASE, {"weights": _of_weights(study.suite.base()), "data": data}, partial(_train.base, study))
+    ]
     for seed in study.seeds:
         steps += _of_seed(study, seed)
     return steps
@@ -84,15 +87,17 @@ def _plain(value: Any) -> Any:
 
 
 def _of_task(task: Task) -> dict[str, Any]:
-    """A task's data, loss and metric."""
+    """A task's data, loss, metric, head, and how it meets a body."""
     splits = {name: digest(each) if in_memory(each) else len(each) for name, each in task.splits.items()}
-    return {"splits": splits, "loss": repr(task.loss), "metric": task.metric.name}
+    head = None if task.head is None else f"{task.head} {_of_weights(task.head)}"
+    kinds = {"loss": repr(task.loss), "metric": task.metric.name, "meet": repr(task.meet)}
+    return {"splits": splits, "head": head, **kinds}
 
 
-def _of_base(study: Study) -> str:
-    """A digest of the base's weights."""
+def _of_weights(network: nn.Module) -> str:
+    """A digest of weights and buffers."""
     found = blake3()
-    for name, tensor in sorted(study.suite.base().state_dict().items()):
+    for name, tensor in sorted(network.state_dict().items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()

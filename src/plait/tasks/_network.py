@@ -120,9 +120,8 @@ def _elsewhere(here: torch.device, there: torch.device) -> bool:
 
 def untrained(task: Task, head: Any) -> bool:
     """Whether a task is scored with a head of its own that is all zeros, as it is before training."""
-    return (
-        head is None and task.head is not None and all(not p.detach().any() for p in task.head.parameters())
-    )
+    held = [] if head is not None or task.head is None else list(task.head.parameters())
+    return bool(held) and not any(p.detach().any() for p in held)
 
 
 def with_head(model: nn.Module, task: Task, head: Any, *, alone: bool, where: str) -> nn.Module:
