@@ -140,7 +140,9 @@ def row(network: str, batch: int, members: int, seconds: float, tokens: int = 0)
             _all(backends)
         # Against each other once more, in turns: only times of one moment compare.
         again = _turns({"auto": lambda: _all(backends), "loop": loop.step, "fleet": fleet.step}, seconds)
-        share, best = min(again.values()) / again["auto"], {k: min(best[k], again[k]) for k in best}
+        best = {k: min(best[k], again[k]) for k in best}
+        own = best["fleet"] if choice.size >= members else again["auto"]
+        share = min(*best.values(), own) / own
     work = _flops(trainees[0]) * members
     return found | {
         "loop ms": best["loop"] * 1e3,

@@ -20,6 +20,8 @@ _WARM = {"stacked": 3}
 _STEPS, _LEAST, _MOST = 3, 0.15, 1.0
 #: One group is timed for all of its size; alone it has the caches for itself, so it must be faster by this.
 _PART = 1.1
+#: The loop is left only for what is faster by this, as timings are no surer.
+_LEAVE = 1.03
 #: Bytes of weights, gradients and moments up to which all ways are kept ready at once, to be timed in turns.
 _TOGETHER = 1 << 30
 
@@ -49,7 +51,7 @@ def choose(trainees: Sequence[Trainee], states: Callable[[Trainee], State], plac
     for some in turns:
         for (kind, size), taken in _timed(some, trainees, states, place).items():
             seconds[kind, size] = taken * count / size * (_PART if size < count else 1)
-    kind, size = min(seconds, key=lambda way: seconds[way])
+    kind, size = min(seconds, key=lambda way: seconds[way] * (1 if way[0] == "sequential" else _LEAVE))
     told = {f"{kind} × {size}": round(value, 6) for (kind, size), value in seconds.items()}
     return Choice(kind, size, told)
 
