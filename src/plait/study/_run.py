@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from torch import nn
 
 from plait.errors import InputError
 from plait.report import write_report
@@ -59,12 +62,25 @@ def run_study(
     """
     out = Path(out)
     known = study if isinstance(study, Study) else load_study(study, data=data)
+    known = replace(known, suite=replace(known.suite, base=_once(known.suite.base)))
     _claim(known, out)
     done = run_steps(planned(known), out, resume=resume, told=told)
     report = write_report(results(known, out, done), out / "report")
     if not isinstance(study, Study):
         shutil.copyfile(study, out / "study.yaml")
     return StudyRun(report, tuple(done.values()))
+
+
+def _once(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    """Gives copies of one network: some suites read all their data to know their base."""
+    held: list[nn.Module] = []
+
+    def copied() -> nn.Module:
+        if not held:
+            held.append(make())
+        return copy.deepcopy(held[0])
+
+    return copied
 
 
 def _claim(study: Study, out: Path) -> None:
