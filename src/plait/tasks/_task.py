@@ -48,10 +48,14 @@ class Task:
     classes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        where = f"task `{self.name}`"
+        if not isinstance(self.splits, Mapping):
+            hint = 'give a mapping such as {"train": (X, y), "test": (X, y)}'
+            raise InputError(f"a {type(self.splits).__name__} holds no splits", where=where, hint=hint)
         unknown = [name for name in self.splits if name not in SPLITS]
         if unknown:
             raise InputError(
-                f"`{unknown[0]}` is no split", where=f"task `{self.name}`", hint=nearest(unknown[0], SPLITS)
+                f"`{unknown[0]}` is no split", where=where, hint=nearest(str(unknown[0]), SPLITS)
             )
         object.__setattr__(self, "splits", {name: as_examples(data) for name, data in self.splits.items()})
         raise_all(_problems(self))
