@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from plait.engine import RunOptions, build_plan, extract_lora, merge, push, run, verify
     from plait.engine import diff_checkpoints as diff
     from plait.engine import inspect_checkpoint as inspect
-    from plait.fleet import Fleet, Member
+    from plait.fleet import After, Fleet, Member
     from plait.recipe import load_recipe
     from plait.tasks import Suite, Task, compare, evaluate, load_suite, regressions
 
@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 
 #: Public name → where it lives; imported on first use, so that the command line starts without torch.
 _HOMES = {
+    "After": ("plait.fleet", "After"),
     "Fleet": ("plait.fleet", "Fleet"),
     "Member": ("plait.fleet", "Member"),
     "Suite": ("plait.tasks", "Suite"),
@@ -40,6 +41,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "After",
     "Fleet",
     "Member",
     "RunOptions",
