@@ -10,14 +10,16 @@ if TYPE_CHECKING:
     from plait.engine import RunOptions, build_plan, extract_lora, merge, push, run, verify
     from plait.engine import diff_checkpoints as diff
     from plait.engine import inspect_checkpoint as inspect
-    from plait.fleet import Fleet, Member
+    from plait.fleet import After, Fleet, Member
     from plait.recipe import load_recipe
+    from plait.study import load_study, run_study
     from plait.tasks import Suite, Task, compare, evaluate, load_suite, regressions
 
 __version__ = "0.1.0"
 
 #: Public name → where it lives; imported on first use, so that the command line starts without torch.
 _HOMES = {
+    "After": ("plait.fleet", "After"),
     "Fleet": ("plait.fleet", "Fleet"),
     "Member": ("plait.fleet", "Member"),
     "Suite": ("plait.tasks", "Suite"),
@@ -31,15 +33,18 @@ _HOMES = {
     "extract_lora": ("plait.engine", "extract_lora"),
     "inspect": ("plait.engine", "inspect_checkpoint"),
     "load_recipe": ("plait.recipe", "load_recipe"),
+    "load_study": ("plait.study", "load_study"),
     "merge": ("plait.engine", "merge"),
     "open": ("plait.checkpoint", "open_checkpoint"),
     "push": ("plait.engine", "push"),
     "regressions": ("plait.tasks", "regressions"),
     "run": ("plait.engine", "run"),
+    "run_study": ("plait.study", "run_study"),
     "verify": ("plait.engine", "verify"),
 }
 
 __all__ = [
+    "After",
     "Fleet",
     "Member",
     "RunOptions",
@@ -53,12 +58,14 @@ __all__ = [
     "extract_lora",
     "inspect",
     "load_recipe",
+    "load_study",
     "load_suite",
     "merge",
     "open",
     "push",
     "regressions",
     "run",
+    "run_study",
     "verify",
 ]
 

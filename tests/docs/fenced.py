@@ -20,6 +20,7 @@ import yaml
 from plait.engine import RunOptions, build_plan, in_memory
 from plait.errors import InputError
 from plait.recipe import load_recipe
+from plait.study import load_study
 from plait.tasks import load_suite
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,6 +107,9 @@ class Page:
             Path(example.file).write_text(example.text, encoding="utf-8")
         if example.title.endswith(LM_TASK):
             assert "output_type" in yaml.safe_load(example.text)
+            return
+        if example.file and "study" in yaml.safe_load(example.text):
+            assert load_study(example.file).ways
             return
         if example.file and "suite" in yaml.safe_load(example.text):
             suite = load_suite(example.file)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import plait
 from plait.cli._app import app
 from plait.methods import METHODS
 
@@ -30,6 +31,18 @@ def pages() -> Any:
 def test_made_parts_are_current(page, pages):
     text = page.read_text(encoding="utf-8")
     assert pages.made(text) == text, f"{page.name} is out of date: run `make docs`"
+
+
+def test_all_that_plait_exports_is_there_and_in_the_reference():
+    reference = (DOCS / "api.md").read_text(encoding="utf-8").splitlines()
+    for name in set(plait.__all__) - {"__version__"}:
+        assert callable(getattr(plait, name))
+        assert f"::: plait.{name}" in reference
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (DOCS.parent / "mkdocs.yml").read_text(encoding="utf-8")
+    assert all(f": {page.name}\n" in navigation for page in PAGES)
 
 
 def test_all_methods_and_commands_have_their_place():

@@ -65,7 +65,9 @@ def test_names_that_are_not_there(suite):
     )
     assert "there is no task `ood`" in message(suite.base(), suite, heads={"ood": digit_tasks.head(2)})
     assert "a int is no suite" in message(suite.base(), 3)
-    assert "`tasks` is []" in message(suite.base(), suite, tasks=[])
+    for asked in ([], 3, [3], [None], b"odd"):
+        said = message(suite.base(), suite, tasks=asked)
+        assert said == f"`tasks` is {asked!r}\n  hint: give a list of names, or leave it out for all tasks"
     said = message(suite.base(), suite, tasks="digit")
     assert "`tasks` is 'digit'\n  hint: give a list of names" in said
 

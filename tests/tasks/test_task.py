@@ -43,6 +43,17 @@ def test_an_unknown_split_is_named_with_the_nearest():
     assert "validation" in str(caught.value)
 
 
+@pytest.mark.parametrize("splits", [None, 3, "train", [examples()], (np.zeros((2, 3)), np.zeros(2))])
+def test_splits_are_a_mapping(splits):
+    with pytest.raises(InputError, match=r"task `t`: a \w+ holds no splits\n  hint: give a mapping"):
+        Task("t", splits)
+
+
+def test_a_split_is_found_by_a_word():
+    with pytest.raises(InputError, match="`3` is no split"):
+        Task("t", {3: examples()})  # type: ignore[dict-item]
+
+
 def test_a_split_that_is_not_there_is_told_with_those_that_are():
     with pytest.raises(InputError, match="there is no split `test`") as caught:
         Task("t", {"train": examples()}).split("test")

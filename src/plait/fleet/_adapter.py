@@ -117,7 +117,7 @@ def headed(model: nn.Module, task: Task, base: nn.Module) -> nn.Module:
     """A model over a base, with a copy of the task's head if it has one."""
     if task.head is None:
         return model
-    return Headed(model, head(task, base).to(next(base.parameters()).device), task.meet)
+    return Headed(model, head(task, base).to(next(base.parameters()).device), task.meet, task.name)
 
 
 def initial(adapter: Adapter, task: Task, base: nn.Module) -> dict[str, Tensor]:

@@ -46,7 +46,7 @@ def experts(folder: Path) -> dict[str, Path]:
 def on_task(network: nn.Module, task: Task, heads: Mapping[str, Path]) -> nn.Module:
     """A body with a task's head, which is that of its expert."""
     own = heads[task.name] if task.head is not None else None
-    return with_head(network, task, own, alone=False, where="the model")
+    return with_head(network, task, own, own=False, where="the model")
 
 
 class Ensemble(nn.Module):

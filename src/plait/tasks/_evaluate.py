@@ -15,6 +15,7 @@ from torch import nn
 
 from plait.errors import InputError, nearest
 from plait.tasks._bootstrap import draws, interval
+from plait.tasks._brought import Brought
 from plait.tasks._examples import Examples, digest
 from plait.tasks._gather import check_asked
 from plait.tasks._metrics import Floats
@@ -49,17 +50,18 @@ def evaluate(
     """Score models on tasks, with 95 % intervals by bootstrap over examples.
 
     A module is scored as it is; a checkpoint fills the suite's base, in the base's type. Bodies are scored
-    with each task's own head. Modules are not changed.
+    with each task's own head: that which the model of this task brings, where one of the models does (as a
+    fleet's members do, or one with a head that is called like the task). Modules are not changed.
 
     Args:
         models: a module, a checkpoint (`plait.open`), a state dict, or a path or hub id; or several, in a
-            list or by name.
+            list or by name, or a fleet.
         suite: a suite, its name or YAML file, or a single task.
         split: which part of each task.
         tasks: which of the suite's tasks; all if None. Others of a suite that is named are not even made.
         heads: task → head: a module, a body with its head (as fleets give), or a folder with
             `head.safetensors`; or a folder with such a folder for each task. A task that has none here is
-            scored with the head that it brings.
+            scored with that of the models given, or else with the head that it brings.
         data: a folder where the data sets of a suite that is named are looked for first.
         batch_size: examples at a time; does not change scores beyond rounding.
         bootstrap: how often examples are drawn for the intervals; 0 for none. All models get the same draws.
@@ -74,7 +76,7 @@ def evaluate(
 
     Raises:
         InputError: a model is no model or of another architecture; a suite, task or split is not there; a
-            label is out of its head's range; a head is not there.
+            label is out of its head's range; a head is not there, or several models bring one.
     """
     check_numbers(batch_size=(batch_size, 1), bootstrap=(bootstrap, 0), seed=(seed, 0))
     check_device(device)
@@ -83,31 +85,34 @@ def evaluate(
     whole = _suite(suite, data, tasks)
     chosen = [whole[name] for name in dict.fromkeys(tasks)] if tasks is not None else list(whole.tasks)
     _check_split(chosen, split)
-    own_heads = _heads(heads, whole)
+    brought, alone = Brought(named, whole, _heads(heads, whole)), len(chosen) == 1
+    met = {(name, task.name): brought.head(name, task, alone=alone) for name in named for task in chosen}
     measured: Measured = {}
     with _threads(threads):
         for name, model in named.items():
             base = None if isinstance(suite, Task) else whole.base
             built = network(model, base, device=device, dtype=dtype)
-            measured |= _scored(name, built, chosen, own_heads, split, batch_size)
+            measured |= _scored(name, built, chosen, brought, split, batch_size)
             del built
     found = tabulate(list(named), whole.name, chosen, measured, bootstrap, seed)
     prints = {task.name: _fingerprint(task.split(split)) for task in chosen}
     missing = dict(whole.missing) if tasks is None else {}
-    bare = any(not isinstance(model, Headed) for model in named.values())
-    blank = tuple(task.name for task in chosen if bare and untrained(task, own_heads.get(task.name)))
+    bare = [name for name, model in named.items() if not isinstance(model, Headed)]
+    blank = tuple(task.name for task in chosen if any(untrained(task, met[name, task.name]) for name in bare))
     return replace(
         found, missing=missing, untrained=blank, data={task: each for task, each in prints.items() if each}
     )
 
 
 def _scored(
-    name: str, model: nn.Module, tasks: Sequence[Task], heads: Mapping[str, Any], split: str, batch_size: int
+    name: str, model: nn.Module, tasks: Sequence[Task], brought: Brought, split: str, batch_size: int
 ) -> Measured:
     """What each task's examples add, and for how many of them the model gave NaN."""
     found: Measured = {}
+    alone = len(tasks) == 1
     for task in tasks:
-        headed = with_head(model, task, heads.get(task.name), alone=len(tasks) == 1, where=f"model `{name}`")
+        head, own = brought.head(name, task, alone=alone), brought.own(name, task, alone=alone)
+        headed = with_head(model, task, head, own=own, where=f"model `{name}`")
         where = f"model `{name}`, task `{task.name}`"
         found[name, task.name] = measure(headed, task, split, batch_size=batch_size, where=where)
     return found

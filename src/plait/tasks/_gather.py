@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypedDict
 
 from plait.errors import InputError, nearest
@@ -57,7 +57,10 @@ def check_asked(asked: Sequence[str] | None) -> None:
     """Nothing if some names of tasks were given, or none for all.
 
     Raises:
-        InputError: they are none, or one text, which is a sequence of letters.
+        InputError: they are none, no names, or one text, which is a sequence of letters.
     """
-    if isinstance(asked, str) or (asked is not None and not asked):
+    if asked is None:
+        return
+    several = isinstance(asked, Collection) and not isinstance(asked, str) and len(asked) > 0
+    if not several or not all(isinstance(name, str) for name in asked):
         raise InputError(f"`tasks` is {asked!r}", hint="give a list of names, or leave it out for all tasks")

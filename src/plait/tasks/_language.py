@@ -15,7 +15,7 @@ from plait.tasks._meet import ByKeywords
 from plait.tasks._metrics import bits_per_byte
 from plait.tasks._packing import best_fit
 from plait.tasks._task import SPLITS, Task
-from plait.tasks._text import Reader, Tokens, text_bytes
+from plait.tasks._text import Reader, Tokens, check_tokenizer, text_bytes
 
 Rows = Iterable[Mapping[str, Any]]
 
@@ -55,12 +55,15 @@ def language_task(
         about: as for `Task`.
 
     Raises:
-        InputError: a row of no such form, options that ask for what rows have not, or no token that counts.
+        InputError: no tokenizer; a row of no such form, or of two; messages that the chat template refuses,
+            or of which it doesn't tell what the assistant says; options that ask for what rows have not; no
+            text that counts.
     """
     if packing and max_length is None:
         raise InputError("packing needs `max_length`", where=f"task `{name}`", hint="say how long a row is")
     if max_length is not None and max_length < 2:
         raise InputError(f"`max_length` is {max_length}", where=f"task `{name}`", hint="give 2 or more")
+    check_tokenizer(tokenizer, f"task `{name}`")
     splits = _splits(data, f"task `{name}`")
     reader = Reader(tokenizer, completion_only_loss, assistant_only_loss)
     made: dict[str, Examples] = {}
@@ -68,7 +71,7 @@ def language_task(
         where = f"task `{name}`, split `{split}`"
         documents = _documents(reader, rows, max_length, where)
         room = max_length if split == "train" else 0
-        made[split] = _examples(documents, tokenizer, room if packing else None)
+        made[split] = _examples(documents, tokenizer, room if packing else None, where)
     meet = PackedTokens() if packing else ByKeywords()
     return Task(name, made, loss=NextToken(), metric=bits_per_byte(), meet=meet, about=about)
 
@@ -103,9 +106,12 @@ def _documents(reader: Reader, rows: Rows, length: int | None, where: str) -> li
     return found
 
 
-def _examples(documents: Sequence[Tokens], tokenizer: Any, room: int | None) -> Ragged:
+def _examples(documents: Sequence[Tokens], tokenizer: Any, room: int | None, where: str) -> Ragged:
     """Examples of one document each, or of as many as there is room for, with positions."""
     sizes = [text_bytes(tokenizer, document) for document in documents]
+    if not any(sizes):
+        hint = "ends of texts alone have no bits per byte; give longer texts"
+        raise InputError("no text counts", where=where, hint=hint)
     padding = {"input_ids": _fill(tokenizer), "labels": IGNORED}
     lengths = [len(document.ids) for document in documents]
     rows = best_fit(lengths, room) if room else [[number] for number in range(len(documents))]

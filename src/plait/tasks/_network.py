@@ -14,6 +14,7 @@ from torch import nn
 
 from plait.checkpoint import Checkpoint, LazyTensor, load_into, open_checkpoint, open_model
 from plait.errors import InputError
+from plait.tasks._brought import is_fleet
 from plait.tasks._mixture import Heads
 from plait.tasks._task import Headed, Task
 
@@ -23,14 +24,16 @@ HEAD_FILE = "head.safetensors"
 
 
 def named_models(models: Any) -> dict[str, nn.Module | Checkpoint]:
-    """Names and models of what a user gives: one, several in a list, or a mapping of names to models.
+    """Names and models of what a user gives: one, several in a list or by name, or a fleet.
 
     Checkpoints are opened, so that what is not there is said before anything is loaded.
 
     Raises:
         InputError: there is none, or one can't be opened.
     """
-    if isinstance(models, Mapping) and not _is_state(models):
+    if is_fleet(models):
+        found = {str(name): models[name] for name in models}
+    elif isinstance(models, Mapping) and not _is_state(models):
         found = {str(name): model for name, model in models.items()}
     else:
         several = isinstance(models, Sequence) and not isinstance(models, str)
@@ -124,29 +127,30 @@ def untrained(task: Task, head: Any) -> bool:
     return bool(held) and not any(p.detach().any() for p in held)
 
 
-def with_head(model: nn.Module, task: Task, head: Any, *, alone: bool, where: str) -> nn.Module:
+def with_head(model: nn.Module, task: Task, head: Any, *, own: bool, where: str) -> nn.Module:
     """A model as it meets a task: a body with a head, or the model itself if the task needs no head.
 
     Args:
-        model: a body, or a body with its head, which is the task's if the task is `alone`.
+        model: a body, or a body with a head.
         task: whose head it is.
         head: a module, a body with its head, or a folder with `head.safetensors`; the task's own if None.
-        alone: whether nothing but this task is scored.
+        own: whether the head that a model brings is the task's.
         where: the model's name, for messages.
 
     Raises:
-        InputError: the model brings a head, and several tasks are scored; the head's file is not there or of
-            another shape; the task has no head.
+        InputError: the model brings a head that is not the task's, and there is no other; the head's file is
+            not there or of another shape; the task has no head.
     """
     if isinstance(model, Headed):
         if head is None and isinstance(model.head, Heads) and task.name in model.head.names:
-            own = model.head.of(task.name)
-            return model.body if task.head is None else Headed(model.body, own, task.meet)
-        if head is None and alone:
+            mine = model.head.of(task.name)
+            return model.body if task.head is None else Headed(model.body, mine, task.meet)
+        if head is None and own:
             return model
-        if head is None:
-            hint = "give its `.body`, and the heads with `heads`"
-            raise InputError("it brings a head, which can't be every task's", where=where, hint=hint)
+        if head is None and task.head is not None:
+            hint = "call each model like the task whose head it brings, or give heads with `heads`"
+            what = f"it brings a head that is not that of task `{task.name}`"
+            raise InputError(what, where=where, hint=hint)
         model = model.body
     if task.head is None:
         if head is not None:

@@ -48,10 +48,14 @@ class Task:
     classes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        where = f"task `{self.name}`"
+        if not isinstance(self.splits, Mapping):
+            hint = 'give a mapping such as {"train": (X, y), "test": (X, y)}'
+            raise InputError(f"a {type(self.splits).__name__} holds no splits", where=where, hint=hint)
         unknown = [name for name in self.splits if name not in SPLITS]
         if unknown:
             raise InputError(
-                f"`{unknown[0]}` is no split", where=f"task `{self.name}`", hint=nearest(unknown[0], SPLITS)
+                f"`{unknown[0]}` is no split", where=where, hint=nearest(str(unknown[0]), SPLITS)
             )
         object.__setattr__(self, "splits", {name: as_examples(data) for name, data in self.splits.items()})
         raise_all(_problems(self))
@@ -69,7 +73,7 @@ class Task:
     def with_body(self, body: nn.Module, *, copy_body: bool = True) -> nn.Module:
         """The body with a copy of this task's head; the body alone if it has none."""
         body = copy.deepcopy(body) if copy_body else body
-        return body if self.head is None else Headed(body, copy.deepcopy(self.head), self.meet)
+        return body if self.head is None else Headed(body, copy.deepcopy(self.head), self.meet, self.name)
 
     def outputs(self, model: Callable[..., Any], batch: Batch) -> Any:
         """What a model with this task's head (or one that needs none) gives for a batch."""
@@ -83,11 +87,24 @@ class Task:
 
 
 class Headed(nn.Module):
-    """A body and a task's head, called with a batch; its state has them under `body.` and `head.`."""
+    """A body and a task's head, called with a batch; its state has them under `body.` and `head.`.
 
-    def __init__(self, body: nn.Module, head: nn.Module, meet: Meet) -> None:
+    Args:
+        body: gives the head its features.
+        head: the task's.
+        meet: how a batch meets the body.
+        task: the task's name, so that the head is known as its; None if that is not to be known.
+    """
+
+    def __init__(self, body: nn.Module, head: nn.Module, meet: Meet, task: str | None = None) -> None:
         super().__init__()
         self.body, self.head, self.meet = body, head, meet
+        self._task = task  # a name alone: networks of two tasks are of one kind
+
+    @property
+    def task(self) -> str | None:
+        """The name of the task whose head it is, if that is known."""
+        return self._task
 
     def forward(self, batch: Batch) -> Any:
         return self.head(self.meet(self.body, batch))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from plait.errors import InputError
+from plait.tasks._chat import Messages, assistant, common, messages, written
 
 _FORMS = "`text`, `messages`, or `prompt` and `completion`"
 
@@ -54,8 +54,13 @@ class Reader:
         Raises:
             InputError: it is of none of the forms, or options ask for what it has not.
         """
+        forms = _forms(row)
+        if len(forms) > 1:
+            what = f"a row has {' and also '.join(forms)}"
+            raise InputError(what, where=where, hint="leave one form, and give other columns other names")
         if row.get("messages") is not None:
-            return self._messages(row, where)
+            self._no_prompt(where)
+            return self._chat(messages(row["messages"], "messages", where), row.get("tools"), where)
         if row.get("prompt") is not None and row.get("completion") is not None:
             return self._completion(row, where)
         if self.assistant_only:
@@ -66,32 +71,39 @@ class Reader:
             self._no_prompt(where)
             ids = self._ended(self.tokenizer(row["text"])["input_ids"])
             return Tokens(ids, [True] * len(ids))
-        told = ", ".join(f"`{name}`" for name in row) or "nothing"
-        raise InputError(f"a row has {told}", where=where, hint=f"give {_FORMS}, as TRL takes them")
+        raise InputError(f"a row has {_told(row)}", where=where, hint=f"give {_FORMS}, as TRL takes them")
 
-    def _messages(self, row: Mapping[str, Any], where: str) -> Tokens:
-        self._no_prompt(where)
-        messages, tools = row["messages"], row.get("tools")
-        ids = self._chat(messages, tools, where)
-        if not self.assistant_only:
-            return Tokens(ids, [True] * len(ids))
-        return Tokens(ids, self._said(messages, tools, ids, where))
+    def _chat(self, said: Messages, tools: Any, where: str) -> Tokens:
+        if self.assistant_only:
+            return Tokens(*assistant(self.tokenizer, said, tools, where))
+        ids = list(written(self.tokenizer, said, tools, where)["input_ids"])
+        return Tokens(ids, [True] * len(ids))
 
     def _completion(self, row: Mapping[str, Any], where: str) -> Tokens:
-        """A prompt's tokens are those that it has in common with prompt and completion together."""
+        """A prompt's tokens are those that it has in common with prompt and completion together.
+
+        Nothing counts of an empty completion, as nothing does of an empty text.
+        """
         prompt, completion = row["prompt"], row["completion"]
         if isinstance(prompt, str) and isinstance(completion, str):
+            if self.assistant_only:
+                hint = "leave out assistant_only_loss"
+                raise InputError("only messages have an assistant", where=where, hint=hint)
             before = self.tokenizer(prompt)["input_ids"]
             ids = self._ended(self.tokenizer(prompt + completion)["input_ids"])
         elif isinstance(prompt, str) or isinstance(completion, str):
             raise InputError("`prompt` and `completion` differ in kind", where=where,
                              hint="give two texts, or two lists of messages")  # fmt: skip
         else:
-            before = self._chat(prompt, row.get("tools"), where, answer=True)
-            ids = self._chat([*prompt, *completion], row.get("tools"), where)
-        if self.assistant_only and not isinstance(prompt, str):
-            return Tokens(ids, self._said([*prompt, *completion], row.get("tools"), ids, where))
-        start = _common(before, ids) if self.completion_only is not False else 0
+            asked = messages(prompt, "prompt", where)
+            said = [*asked, *messages(completion, "completion", where)]
+            if self.assistant_only:
+                return self._chat(said, row.get("tools"), where)
+            before = written(self.tokenizer, asked, row.get("tools"), where, answer=True)["input_ids"]
+            ids = list(written(self.tokenizer, said, row.get("tools"), where)["input_ids"])
+        start = 0
+        if self.completion_only is not False:
+            start = common(before, ids) if completion else len(ids)
         return Tokens(ids, [place >= start for place in range(len(ids))])
 
     def _no_prompt(self, where: str) -> None:
@@ -104,51 +116,35 @@ class Reader:
         end = self.tokenizer.eos_token_id
         return [*ids] if end is None or (ids and ids[-1] == end) else [*ids, end]
 
-    def _chat(self, messages: Sequence[Any], tools: Any, where: str, *, answer: bool = False) -> list[int]:
-        if not self.tokenizer.chat_template:
-            raise InputError("the tokenizer has no chat template", where=where,
-                             hint="set tokenizer.chat_template, or give plain text")  # fmt: skip
-        found = self.tokenizer.apply_chat_template(
-            list(messages), tools=tools, tokenize=True, add_generation_prompt=answer, return_dict=True
-        )
-        return list(found["input_ids"])
 
-    def _said(self, messages: Sequence[Any], tools: Any, ids: list[int], where: str) -> list[bool]:
-        """Which tokens the assistant says, as a template with `{% generation %}` marks them.
+def check_tokenizer(tokenizer: Any, where: str) -> None:
+    """Nothing if it is a tokenizer as transformers has them.
 
-        With another, those between what comes before a message of its and what ends with it.
-        """
-        if re.search(r"{%-?\s*generation", str(self.tokenizer.chat_template)):
-            marked = self.tokenizer.apply_chat_template(
-                list(messages),
-                tools=tools,
-                tokenize=True,
-                return_dict=True,
-                return_assistant_tokens_mask=True,
-            )
-            return [bool(own) for own in marked["assistant_masks"]]
-        counted = [False] * len(ids)
-        for place, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            before = self._chat(messages[:place], tools, where, answer=True) if place else []
-            until = self._chat(messages[: place + 1], tools, where)
-            start, stop = _common(before, ids), _common(until, ids)
-            if start < len(before) or stop <= start:
-                hint = "it rewrites earlier messages, which hides who says what; give prompt and completion"
-                raise InputError(
-                    "the chat template does not tell what the assistant says", where=where, hint=hint
-                )
-            counted[start:stop] = [True] * (stop - start)
-        return counted
+    Raises:
+        InputError: it is none, such as the name of one.
+    """
+    has = all(hasattr(tokenizer, name) for name in ("decode", "eos_token_id", "pad_token_id"))
+    if has and callable(tokenizer) and not isinstance(tokenizer, type):
+        return
+    name = tokenizer if isinstance(tokenizer, str) else "…"
+    hint = f'give transformers.AutoTokenizer.from_pretrained("{name}")'
+    told = repr(tokenizer) if isinstance(tokenizer, str | None) else f"a {type(tokenizer).__name__}"
+    raise InputError(f"{told} is no tokenizer", where=where, hint=hint)
 
 
-def _common(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two texts begin with alike."""
-    for place, (a, b) in enumerate(zip(first, second, strict=False)):
-        if a != b:
-            return place
-    return min(len(first), len(second))
+def _forms(row: Mapping[str, Any]) -> list[str]:
+    """The forms that a row has."""
+    names = {"`messages`": ("messages",), "`prompt` and `completion`": ("prompt", "completion"),
+             "`text`": ("text",)}  # fmt: skip
+    return [form for form, needs in names.items() if all(row.get(name) is not None for name in needs)]
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    """What a row has, and that it is nothing, where it is."""
+    if "text" in row:
+        return "no `text`: it is None" if row["text"] is None else f"a {type(row['text']).__name__} as `text`"
+    void = [f"`{name}`, which is None" if row[name] is None else f"`{name}`" for name in row]
+    return ", ".join(void) or "nothing"
 
 
 def text_bytes(tokenizer: Any, tokens: Tokens) -> int:
