@@ -18,6 +18,7 @@ from plait.fleet._facts import Facts, GroupFacts, Progress
 from plait.fleet._fingerprint import fingerprint
 from plait.fleet._groups import Group, grouped, make, regrouped
 from plait.fleet._live import Live
+from plait.fleet._lock import locked
 from plait.fleet._log import JsonLines
 from plait.fleet._roster import FleetWarning
 from plait.fleet._store import Store, best_of, number_of
@@ -46,7 +47,11 @@ class Loop:
         self._models: dict[str, nn.Module] = {}
 
     def run(self, *, resume: bool) -> None:
-        """Train until no member runs."""
+        """Train until no member runs; nobody else trains into the fleet's folder meanwhile."""
+        with locked(self.fleet.out):
+            self._run(resume)
+
+    def _run(self, resume: bool) -> None:
         fleet = self.fleet
         size = self._begin(resume)
         if self.store is not None:
