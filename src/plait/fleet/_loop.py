@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -23,7 +23,7 @@ from plait.fleet._log import JsonLines
 from plait.fleet._roster import FleetWarning
 from plait.fleet._store import Store, best_of, number_of
 from plait.fleet._trainee import State, Trainee
-from plait.fleet._validate import validate
+from plait.fleet._validate import better, validate
 
 if TYPE_CHECKING:
     from plait.fleet._fleet import Fleet
@@ -43,6 +43,7 @@ class Loop:
         self.fleet, self.roster, self.quiet = fleet, fleet._roster, quiet
         self.store = None if fleet.out is None else Store(fleet.out)
         self.log: JsonLines | None = None
+        self.writers: list[Any] = list(fleet.writers)
         self._saved: dict[str, tuple[int, str]] = {}
         self._models: dict[str, nn.Module] = {}
 
@@ -151,10 +152,7 @@ class Loop:
     def _validated(self, trainee: Trainee) -> dict[str, Any]:
         fleet, member, metric = self.fleet, trainee.member, trainee.task.metric
         value = validate(self._network(trainee), trainee.task)
-        better = trainee.best is None or (
-            value > trainee.best if metric.higher_is_better else value < trainee.best
-        )
-        if better:
+        if better(value, trainee.best, metric):
             trainee.best, trainee.waited = value, 0
             if member.keep == "best":
                 self.roster.kept[member.name] = fleet.state(member.name)
@@ -188,8 +186,20 @@ class Loop:
 
     def _write(self, record: Mapping[str, Any]) -> None:
         self.fleet.history.append(dict(record))
-        for writer in [*([self.log] if self.log else []), *self.fleet.writers]:
-            writer.write(record)
+        if self.log is not None:
+            self.log.write(record)
+        for writer in self.writers:
+            self._tell(writer, lambda writer=writer: writer.write(record))
+
+    def _tell(self, writer: Any, call: Callable[[], object]) -> None:
+        """Call a writer; one that raises is told of once, and left alone from then on: models matter more."""
+        try:
+            call()
+        except Exception as error:
+            self.writers = [other for other in self.writers if other is not writer]
+            what = f"{type(error).__name__}: {error}"
+            told = f"the writer {type(writer).__name__} failed, training goes on without it: {what}"
+            warnings.warn(told, FleetWarning, stacklevel=2)
 
     # ---- saving and going on
 
@@ -274,5 +284,5 @@ class Loop:
     def _close(self) -> None:
         if self.log is not None:
             self.log.close()
-        for writer in self.fleet.writers:
-            writer.close()
+        for writer in self.writers:
+            self._tell(writer, writer.close)
