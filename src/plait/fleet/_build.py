@@ -114,7 +114,8 @@ def build(
         raise InputError("no parameter is trained", where=_where(member), hint="set requires_grad of some")
     _check_validation(member, task)
     _check_sparse(member, network)
-    return Trainee(member, task, network, steps, _try(member, task, network))
+    given = start is None and _is_given(member, model)
+    return Trainee(member, task, network, steps, _try(member, task, network), given)
 
 
 def build_adapter(member: Member, task: Task, base: nn.Module) -> Trainee:
@@ -123,7 +124,7 @@ def build_adapter(member: Member, task: Task, base: nn.Module) -> Trainee:
     Raises:
         InputError: a target matches no layer, or base, head and data disagree.
     """
-    trainee = Trainee(member, task, base, member.length(len(task.split("train"))))
+    trainee = Trainee(member, task, base, member.length(len(task.split("train"))), given=True)
     trainee.initial()
     _check_validation(member, task)
     trainee.classes = _try(member, task, headed(base, task, base))
@@ -150,6 +151,11 @@ def base_of(member: Member, model: nn.Module | Callable[[], nn.Module] | None) -
     """The base that a member's adapter stands on: a module as it is, never a copy."""
     source = model if member.start is None else member.start
     return source if isinstance(source, nn.Module) else _body(member, model)
+
+
+def _is_given(member: Member, model: nn.Module | Callable[[], nn.Module] | None) -> bool:
+    """Whether a member's first weights are there, as a module or a checkpoint."""
+    return isinstance(model if member.start is None else member.start, nn.Module | str | Path)
 
 
 def _body(member: Member, model: nn.Module | Callable[[], nn.Module] | None) -> nn.Module:

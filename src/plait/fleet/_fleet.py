@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from plait.errors import InputError
 from plait.fleet import _predict
 from plait.fleet._auto import Choice
 from plait.fleet._build import named_tasks
+from plait.fleet._callbacks import check_callbacks
 from plait.fleet._check import check_settings
 from plait.fleet._export import export
 from plait.fleet._groups import BackendName, Place
@@ -216,9 +217,7 @@ class Fleet:
         Raises:
             InputError: the save is another fleet's, a disk is full, members can't be stacked, …
         """
-        if not isinstance(callbacks, Iterable):
-            raise InputError(f"`callbacks` is a {type(callbacks).__name__}", hint="give a list of them")
-        self.callbacks, self._router = list(callbacks), None
+        self.callbacks, self._router = check_callbacks(callbacks), None
         cuda = self.place.device.type == "cuda"
         with _threads(self.threads) as threads:
             self.place, self._training = replace(self.place, threads=threads), True

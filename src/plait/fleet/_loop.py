@@ -13,13 +13,14 @@ from plait.errors import InputError
 from plait.fleet._adapter import put
 from plait.fleet._architecture import signature
 from plait.fleet._auto import choose
-from plait.fleet._callbacks import tell
-from plait.fleet._facts import Facts, GroupFacts, Progress
+from plait.fleet._callbacks import kind_of, lasting, tell
+from plait.fleet._facts import CallbackFacts, Facts, GroupFacts, Progress
 from plait.fleet._fingerprint import fingerprint
-from plait.fleet._groups import Group, grouped, make, regrouped
+from plait.fleet._groups import Group, grouped, make
 from plait.fleet._live import Live
 from plait.fleet._lock import locked
 from plait.fleet._log import JsonLines
+from plait.fleet._resume import take_up
 from plait.fleet._roster import FleetWarning
 from plait.fleet._store import Store, best_of, number_of
 from plait.fleet._trainee import State, Trainee
@@ -98,6 +99,11 @@ class Loop:
         roster = self.roster
         for name in [name for group in roster.groups for name in group.names]:
             roster.states[name] = roster.state(name)
+        if self.store is not None:
+            for trainee in roster.running:
+                fingerprint(
+                    trainee
+                )  # of what it is before its first step, which may change what it was given
         roster.groups = grouped(roster.running, self.fleet.backend, self._choose)
 
     def _choose(self, alike: Sequence[Trainee]) -> tuple[str, int]:
@@ -228,7 +234,7 @@ class Loop:
             kept=list(roster.kept),
             groups=[GroupFacts(group.kind, group.names) for group in roster.groups],  # type: ignore[arg-type]
             choices=fleet.choices,
-            callbacks=[c.facts() if hasattr(c, "facts") else {} for c in fleet.callbacks],
+            callbacks=[CallbackFacts(kind_of(c), c.facts()) for c in lasting(fleet.callbacks)],
             log=log,
             never=roster.never,  # type: ignore[arg-type]
         )
@@ -245,41 +251,11 @@ class Loop:
         if not resume:
             hint = "go on with fit(resume=True), or give another folder"
             raise InputError("a fleet was saved here", where=str(self.store.folder), hint=hint)
-        facts = self.store.facts(newest)
-        self._check(facts)
-        fleet, roster = self.fleet, self.roster
-        states = {name: self.store.state(newest, name, roster.state(name)) for name in facts.members}
-        kept = {name: self.store.state(newest, best_of(name), roster.state(name)) for name in facts.kept}
-        for name, progress in facts.members.items():
-            roster.restore(name, states[name], progress)
-            self._saved[name] = (progress.step, progress.status)
-        roster.kept, fleet.choices, fleet.round = kept, dict(facts.choices), facts.round
-        roster.groups = regrouped([(group.kind, group.members) for group in facts.groups], roster.trainees)
-        for callback, fact in zip(fleet.callbacks, facts.callbacks, strict=False):
-            if fact:
-                callback.restore(fact)
-        if any(trainee.member.name not in facts.members for trainee in roster.running):
+        facts = take_up(self.fleet, self.store, newest)
+        self._saved = {name: (progress.step, progress.status) for name, progress in facts.members.items()}
+        if any(trainee.member.name not in facts.members for trainee in self.roster.running):
             self._regroup()
         return facts.log
-
-    def _check(self, facts: Facts) -> None:
-        """Nothing if the save is this fleet's; members start, or don't, as they did there."""
-        roster, where = self.roster, str(self.fleet.out)
-        hint = "resume with the members it was saved with, or give another folder"
-        for name in [*facts.members, *facts.never]:
-            if name not in roster.names:
-                raise InputError(
-                    f"the save has a member `{name}`, this fleet has none", where=where, hint=hint
-                )
-            if name in roster.waiting and name in facts.never:
-                del roster.waiting[name]
-                roster.never[name] = facts.never[name]
-            elif name in roster.waiting:
-                roster.start(name)
-            own = None if name in roster.never else fingerprint(roster.trainees[name])
-            if own != (facts.members[name].fingerprint if name in facts.members else None):
-                what = f"member `{name}` was saved with other settings, data or start"
-                raise InputError(what, where=where, hint=hint)
 
     def _close(self) -> None:
         if self.log is not None:
