@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from plait.tasks import (
     Mixed,
     MixedLoss,
     PackedTokens,
-    Suite,
     Task,
     check_labels,
     check_packing,
@@ -33,25 +32,6 @@ from plait.tasks import (
     label_problem,
     mixture,
 )
-
-
-def named_tasks(tasks: Suite | Sequence[Task] | Mapping[str, Task] | Task | None) -> dict[str, Task]:
-    """Tasks by name.
-
-    Raises:
-        InputError: one is no task.
-    """
-    if isinstance(tasks, Mapping):
-        found = dict(tasks)
-    else:
-        several = tasks.tasks if isinstance(tasks, Suite) else tasks
-        several = [] if several is None else several
-        given = list(several) if isinstance(several, Iterable) else [several]
-        found = {getattr(task, "name", ""): task for task in given}
-    for task in found.values():
-        if not isinstance(task, Task):
-            raise InputError(f"{task!r} is no task", hint="tasks= takes a suite, plait.Tasks, or name → Task")
-    return found
 
 
 def find_task(member: Member, tasks: Mapping[str, Task], mixtures: dict[Any, Task]) -> Task:
