@@ -16,6 +16,7 @@ from plait.errors import InputError, nearest, raise_all
 from plait.fleet._adapter import headed
 from plait.fleet._check import check_measures
 from plait.fleet._member import After, Member
+from plait.fleet._tokens import check_tokens
 from plait.fleet._trainee import State, Trainee
 from plait.tasks import (
     Batch,
@@ -191,9 +192,11 @@ def _try(member: Member, task: Task, network: nn.Module) -> Classes:
     Raises:
         InputError: they don't; it says what PyTorch said.
     """
-    check_measures(task.loss, task.metric, f"{_where(member)}, task `{task.name}`")
+    told = f"{_where(member)}, task `{task.name}`"
+    check_measures(task.loss, task.metric, told)
+    check_tokens(task, getattr(network, "body", network) if task.head is not None else network, told)
     examples = task.split("train")
-    rows = examples.one_of_each() if isinstance(examples, Mixed) else list(range(min(2, len(examples))))
+    rows = examples.starts if isinstance(examples, Mixed) else list(range(min(2, len(examples))))
     was = network.training
     network.eval()
     try:
