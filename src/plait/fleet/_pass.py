@@ -107,7 +107,8 @@ def _no_advice() -> Iterator[None]:
 
     Not by a filter of `warnings`: to change those makes Python forget what it has warned of once.
     """
-    advises: Any = torch._C._functorch._set_vmap_fallback_warning_enabled
+    functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+    advises = functorch._set_vmap_fallback_warning_enabled
     advises(False)
     try:
         yield

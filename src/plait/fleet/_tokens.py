@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import WeakValueDictionary
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
@@ -11,6 +13,8 @@ from plait.tasks import Columns, Examples, Mixed, Ragged, Subset, Task
 
 #: What transformers call the column whose numbers the input embedding is asked for.
 _IDS = "input_ids"
+#: (id of examples, size of a vocabulary) → examples that were looked through: many members share them.
+_FINE: WeakValueDictionary[tuple[int, int], Examples] = WeakValueDictionary()
 
 
 def check_tokens(task: Task, base: nn.Module, where: str) -> None:
@@ -28,13 +32,16 @@ def check_tokens(task: Task, base: nn.Module, where: str) -> None:
     if rows is None or _IDS not in getattr(task.meet, "names", ()):
         return
     for split in ("train", "validation"):
-        if split in task.splits:
-            found = _outside(task.splits[split], rows)
+        examples = task.splits.get(split)
+        if examples is not None and (id(examples), rows) not in _FINE:
+            found = _outside(examples, rows)
             if found is not None:
                 example, token = found
                 what = f"token {token} is out of range: the base's input embedding has {rows} rows"
                 hint = "make the task with the base's own tokenizer, or resize_token_embeddings of the base"
                 raise InputError(what, where=f"{where}, split `{split}`, example {example}", hint=hint)
+            if isinstance(examples, Columns | Ragged | Subset | Mixed):
+                _FINE[id(examples), rows] = examples
 
 
 def _vocabulary(base: nn.Module) -> int | None:
