@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +24,21 @@ VARIED = [
     {"lr": 1e-3, "seed": 2, "weight_decay": 0.3, "betas": (0.8, 0.99), "batch_size": 7},
     {"lr": 5e-3, "seed": 3, "schedule": "linear", "steps": 150, "eps": 1e-6},
     {"lr": 2e-3, "seed": 4, "schedule": lambda step, steps: 1 / (1 + step), "batch_size": 16},
+    {"lr": 2e-3, "seed": 5, "warmup": 0.1},
 ]
+
+
+def rate(member: Member, step: int, steps: int) -> float:
+    """The learning rate of a step, as its setting is told: a line while it warms up, then the schedule."""
+    rising = member.warmup if member.warmup >= 1 else steps * member.warmup
+    if step < rising:
+        return member.lr * (step + 1) / (rising + 1)
+    if callable(member.schedule):
+        return member.lr * member.schedule(step, steps)
+    past = (step - rising) / (steps - rising)
+    if member.schedule == "cosine":
+        return member.lr * math.cos(math.pi / 2 * past) ** 2
+    return member.lr * (1 - past if member.schedule == "linear" else 1)
 
 
 def alone(member: Member, learned: Task, make: Callable[[], nn.Module]) -> dict[str, torch.Tensor]:
@@ -58,7 +74,7 @@ def alone(member: Member, learned: Task, make: Callable[[], nn.Module]) -> dict[
         if member.clip is not None:
             nn.utils.clip_grad_norm_(network.parameters(), member.clip)
         for group in optimizer.param_groups:
-            group["lr"] = member.learning_rate(step, steps)
+            group["lr"] = rate(member, step, steps)
         optimizer.step()
     return dict(network.state_dict())
 
@@ -77,6 +93,31 @@ def members(**common: object) -> list[Member]:
         Member(**({"name": f"m{i}", "steps": STEPS} | common | own))  # type: ignore[arg-type]
         for i, own in enumerate(VARIED)
     ]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "rates"),
+    [
+        ("constant", 0, [8, 8, 8, 8, 8, 8]),
+        ("constant", 3, [2, 4, 6, 8, 8, 8]),
+        ("constant", 0.5, [2, 4, 6, 8, 8, 8]),
+        ("linear", 0, [8, 20 / 3, 16 / 3, 4, 8 / 3, 4 / 3]),
+        ("linear", 2, [8 / 3, 16 / 3, 8, 6, 4, 2]),
+        ("cosine", 0, [8, 4 + 2 * 3**0.5, 6, 4, 2, 4 - 2 * 3**0.5]),
+        ("cosine", 2, [8 / 3, 16 / 3, 8, 4 + 8**0.5, 4, 4 - 8**0.5]),
+        ("linear", 1 / 3, [8 / 3, 16 / 3, 8, 6, 4, 2]),
+        (lambda step, steps: step / steps, 2, [8 / 3, 16 / 3, 8 / 3, 4, 16 / 3, 20 / 3]),
+    ],
+)
+@pytest.mark.parametrize("backend", ["sequential", "stacked"])
+def test_learning_rates_rise_and_fall_as_told(
+    backend: Any, schedule: Any, warmup: float, rates: list[float]
+) -> None:
+    member = Member(name="a", steps=6, lr=0.008, schedule=schedule, warmup=warmup)
+    make = functools.partial(_double, MLP)
+    fleet = Fleet([member], task(MLP), model=make, backend=backend, log_every=1).fit()
+    found = [record["lr"] for record in fleet.history if "lr" in record]
+    assert found == pytest.approx([rate / 1000 for rate in rates], rel=1e-12)
 
 
 @pytest.mark.parametrize("backend", ["sequential", "stacked"])

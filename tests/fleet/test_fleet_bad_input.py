@@ -11,7 +11,7 @@ from networks import CNN, MLP, labelled, task
 from torch import nn
 
 from plait.errors import InputError
-from plait.fleet import After, Fleet, FleetWarning, Member, SuccessiveHalving
+from plait.fleet import After, Fleet, FleetWarning, Member, SuccessiveHalving, TensorBoard
 from plait.tasks import Columns, CrossEntropy, SquaredError, Task, accuracy, mean_squared_error
 
 
@@ -164,6 +164,14 @@ def test_settings_of_the_fleet(tmp_path) -> None:
         refused("5 is no task", member, tasks=tasks)
     refused("5 is no writer", member, writers=[5])
     refused("`writers` is a int", member, writers=5)
+    refused("the writer TensorBoard is a class", member, writers=[TensorBoard])
+    for message, callbacks in (
+        ("`callbacks` is SuccessiveHalving", SuccessiveHalving),
+        (r"the callback SuccessiveHalving is a class\n.*SuccessiveHalving\(…\)", [SuccessiveHalving]),
+        ("`callbacks` is a int", 5),
+    ):
+        with pytest.raises(InputError, match=message):
+            Fleet([member], task(MLP), model=lambda: MLP().double()).fit(callbacks=callbacks)  # type: ignore[arg-type]
     single: Any = SuccessiveHalving(rungs=[1])
     with pytest.raises(InputError, match="`callbacks` is a SuccessiveHalving"):
         Fleet([member], task(MLP), model=lambda: MLP().double()).fit(callbacks=single)
@@ -277,12 +285,29 @@ def test_a_network_without_anything_to_train() -> None:
     )
 
 
-def test_a_backend_that_is_not_there() -> None:
-    refused(
-        "there is no backend `stack`\n  hint: did you mean `stacked`",
-        Member(name="a", steps=1),
-        backend="stack",
-    )
+@pytest.mark.parametrize(
+    ("backend", "message"),
+    [
+        ("stakced", "there is no backend `stakced`\n  hint: did you mean `stacked`"),
+        (None, "there is no backend `None`"),
+        (["auto"], "there is no backend `"),
+    ],
+)
+def test_a_backend_that_is_not_there(backend: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Fleet([Member(name="a", steps=1)], task(MLP), model=MLP, backend=backend)
+
+
+@pytest.mark.parametrize("members", [None, 5, "a", Member])
+def test_members_that_are_no_list(members: Any) -> None:
+    with pytest.raises(InputError, match=r"`members` is .*\n.*plait\.Member"):
+        Fleet(members, task(MLP), model=MLP)
+
+
+def test_two_tasks_of_one_name() -> None:
+    refused("two tasks are called `task`", Member(name="a", steps=1), tasks=[task(MLP), task(MLP, seed=2)])
+    with pytest.raises(InputError, match="5 is no task"):
+        Fleet([Member(name="a", steps=1)], [5, task(MLP)], model=MLP)  # type: ignore[list-item]
 
 
 def test_a_loss_that_gives_one_number() -> None:

@@ -279,3 +279,42 @@ def test_refit_goes_on_in_the_fleets_own_folder(tmp_path) -> None:
             assert torch.equal(again.state(name).parameters[key], value)
     with pytest.raises(InputError, match="a fleet was saved here"):
         made(changed, epochs=2, out=tmp_path).fit(quiet=True)
+
+
+def test_a_table_takes_what_a_fleet_takes(tmp_path) -> None:
+    class Kept:
+        def __init__(self) -> None:
+            self.records: list[Any] = []
+
+        def write(self, record: Any) -> None:
+            self.records.append(dict(record))
+
+        def close(self) -> None:
+            pass
+
+    class Saves:
+        def __init__(self) -> None:
+            self.rounds: list[int] = []
+
+        def on_save(self, fleet: Fleet, folder: object) -> None:
+            self.rounds.append(fleet.round)
+
+    writer, saves = Kept(), Saves()
+    own: dict[str, Any] = {"steps": 6, "epochs": None, "out": tmp_path, "save_every": 3, "log_every": 2}
+    fleet = made(table(groups=2), **own, writers=[writer]).fit(callbacks=[saves])
+    assert saves.rounds == [3, 6, 6]
+    assert [r["step"] for r in writer.records if r["member"] == fleet.members[0]] == [2, 4, 6]
+    with pytest.raises(InputError, match="the device `nowhere` can't be used"):
+        made(table(), device="nowhere")
+
+
+def test_groups_that_vanish_from_the_table_stay() -> None:
+    frame = table()
+    fleet = fitted(frame, epochs=2)
+    gone = fleet.members[0]
+    before = fleet.state(gone).parameters
+    assert fleet.refit(frame[frame["tenant"] != gone]) == []
+    assert gone in fleet
+    assert all(torch.equal(tensor, before[name]) for name, tensor in fleet.state(gone).parameters.items())
+    rows = frame[frame["tenant"] == gone]
+    assert len(fleet.predict(rows)) == len(rows)

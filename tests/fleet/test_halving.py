@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -120,3 +121,68 @@ def test_a_study_that_goes_the_other_way(monkeypatch: pytest.MonkeyPatch) -> Non
     study = optuna.create_study(direction="minimize")
     with pytest.raises(InputError, match=r"the members' metric the other way\n.*maximize"):
         run({"a": [0.1] * 3}, OptunaPruning(study), monkeypatch)
+
+
+class Die:
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def on_round(self, fleet: Fleet, validated: object) -> None:
+        if fleet.round == self.at:
+            raise KeyboardInterrupt
+
+
+def median(**storage: Any) -> optuna.Study:
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=0)
+    return optuna.create_study(direction="maximize", pruner=pruner, **storage)
+
+
+def told(study: optuna.Study) -> dict[str, Any]:
+    return {
+        t.user_attrs["member"]: (t.number, t.state.name, t.value, t.intermediate_values) for t in study.trials
+    }
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("at", [5, 24, 30, 31, 45])
+def test_a_killed_run_goes_on_with_its_trials(at: int, tmp_path: Path) -> None:
+    def fleet(out: Path | None) -> Fleet:
+        own = [
+            Member(name=f"m{i}", seed=i, lr=10.0**-i, steps=60, evaluate_every=10, schedule="cosine")
+            for i in range(5)
+        ]
+        make: Any = lambda: MLP().double()  # noqa: E731
+        return Fleet(own, task(MLP), model=make, out=out, save_every=25, backend="stacked")
+
+    whole = median()
+    ended = fleet(None).fit(callbacks=[OptunaPruning(whole)])
+    assert set(ended.status.values()) == {"dropped", "finished"}
+    storage = {"storage": f"sqlite:///{tmp_path / 'study.db'}", "study_name": "fleets"}
+    with pytest.raises(KeyboardInterrupt):
+        fleet(tmp_path / "out").fit(callbacks=[OptunaPruning(median(**storage)), Die(at)])
+    study = median(**storage, load_if_exists=True)
+    before = len(study.trials)
+    again = fleet(tmp_path / "out").fit(callbacks=[OptunaPruning(study)], resume=True)
+    assert again.status == ended.status
+    if at < 25:  # no save knows of the trials that there were: those that had not ended fail, and rival none
+        assert {t.state.name for t in study.trials[:before]} <= {"FAIL", "PRUNED"}
+        assert {name: rest[1:] for name, rest in told(study).items()} == {
+            name: rest[1:] for name, rest in told(whole).items()
+        }
+    else:
+        assert told(study) == told(whole)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_member_is_not_its_own_rival(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"a": [0.1] * 3, "b": [0.9] * 3}
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=2)
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    fleet = run(values, OptunaPruning(study), monkeypatch, backend="stacked")
+    assert fleet.status == {"a": "finished", "b": "finished"}
+
+
+def test_shares_are_rounded_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {f"m{i}": [i / 10] * 3 for i in range(4)}
+    fleet = run(values, SuccessiveHalving(rungs=[10], eta=3), monkeypatch, backend="stacked")
+    assert [n for n, status in fleet.status.items() if status == "finished"] == ["m2", "m3"]

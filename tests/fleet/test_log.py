@@ -7,6 +7,7 @@ import math
 import os
 import pty
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from plait.errors import InputError
-from plait.fleet import Fleet, Member, MLflow, TensorBoard
+from plait.fleet import Fleet, FleetWarning, Member, MLflow, TensorBoard
 from plait.fleet._log import JsonLines
 
 
@@ -59,23 +60,110 @@ def test_tensorboard_gets_every_number(tmp_path: Path) -> None:
     assert [value for _, value in found] == pytest.approx([value for _, value in wanted])
 
 
-def test_mlflow_gets_every_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An experiment of MLflow in a folder."""
     import mlflow
 
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(tmp_path.as_uri())
     try:
-        place = mlflow.create_experiment("fleets")
-        writer = MLflow(run_name="fleet", experiment_id=place)
-        fleet = Fleet(members(), task(MLP), model=double, writers=[writer]).fit()
-        assert mlflow.active_run() is None
-        (run,) = mlflow.MlflowClient().search_runs([place])
-        found = mlflow.MlflowClient().get_metric_history(run.info.run_id, "m1/loss")
+        yield mlflow.create_experiment("fleets")
     finally:
+        while mlflow.active_run() is not None:
+            mlflow.end_run()
         mlflow.set_tracking_uri(before)
-    wanted = [(r["step"], r["loss"]) for r in fleet.history if r["member"] == "m1" and "loss" in r]
-    assert [(m.step, m.value) for m in found] == wanted
+
+
+def logged(experiment: str, name: str) -> list[tuple[int, float]]:
+    """Of the experiment's one run."""
+    import mlflow
+
+    (run,) = mlflow.MlflowClient().search_runs([experiment])
+    assert run.info.status == "FINISHED"
+    return [(m.step, m.value) for m in mlflow.MlflowClient().get_metric_history(run.info.run_id, name)]
+
+
+def losses(fleet: Fleet, member: str) -> list[tuple[int, float]]:
+    return [(r["step"], r["loss"]) for r in fleet.history if r["member"] == member and "loss" in r]
+
+
+def test_mlflow_gets_every_number(experiment: str) -> None:
+    import mlflow
+
+    writer = MLflow(run_name="fleet", experiment_id=experiment)
+    fleet = Fleet(members(), task(MLP), model=double, writers=[writer]).fit()
+    assert mlflow.active_run() is None
+    assert logged(experiment, "m1/loss") == losses(fleet, "m1")
+
+
+def test_mlflow_goes_on_in_its_run(experiment: str) -> None:
+    import mlflow
+
+    writer = MLflow(run_name="fleet", experiment_id=experiment)
+    fleet = Fleet(members(1), task(MLP), model=double, writers=[writer]).fit()
+    fleet.add(Member(name="late", steps=20))
+    fleet.fit()
+    assert mlflow.active_run() is None
+    assert mlflow.search_runs(search_all_experiments=True, output_format="list").__len__() == 1
+    assert logged(experiment, "m0/loss") == losses(fleet, "m0")
+    assert logged(experiment, "late/loss") == losses(fleet, "late")
+
+
+def test_mlflow_stays_in_the_run_that_was_active(experiment: str) -> None:
+    import mlflow
+
+    with mlflow.start_run(experiment_id=experiment) as run:
+        fleet = Fleet(members(1), task(MLP), model=double, writers=[MLflow()]).fit()
+        assert mlflow.active_run().info.run_id == run.info.run_id
+    assert logged(experiment, "m0/loss") == losses(fleet, "m0")
+
+
+def test_mlflow_gets_members_of_any_name(experiment: str) -> None:
+    names = {
+        "lr=0.1, $x": "lr_0.1_ _x",
+        "../up": "__/up",
+        "/a//b": "_/a/_/b",
+        ".": "_",
+        "ä/ö": "ä/ö",
+        "x" * 300: "x" * 200 + "-",
+        "a=1": "a_1",
+        "a?1": "a_1-",
+    }
+    own = [Member(name=name, steps=1, seed=i) for i, name in enumerate(names)]
+    writer = MLflow(experiment_id=experiment)
+    fleet = Fleet(own, task(MLP), model=double, writers=[writer], backend="sequential").fit()
+    for name, start in names.items():
+        taken = writer._name(name)
+        assert taken.startswith(start)
+        assert len(taken) == len(start) + 8 * start.endswith("-")
+        assert logged(experiment, f"{taken}/loss") == losses(fleet, name)
+
+
+def test_a_writer_that_fails_is_told_of_once_and_training_goes_on() -> None:
+    class Failing:
+        def __init__(self, closing: bool) -> None:
+            self.closing, self.calls = closing, 0
+
+        def write(self, record: Any) -> None:
+            self.calls += 1
+            if not self.closing:
+                raise OSError("the network is gone")
+
+        def close(self) -> None:
+            raise RuntimeError("the network is gone")
+
+    writers = [Failing(False), Failing(True)]
+    fleet = Fleet(members(), task(MLP), model=double, writers=writers, log_every=1)
+    with pytest.warns(FleetWarning, match="the writer Failing failed") as told:
+        fleet.fit()
+    assert [str(warning.message).rpartition(": ")[0] for warning in told] == [
+        "the writer Failing failed, training goes on without it: OSError",
+        "the writer Failing failed, training goes on without it: RuntimeError",
+    ]
+    assert [writer.calls for writer in writers] == [1, len(fleet.history)]
+    assert set(fleet.status.values()) == {"finished"}
 
 
 def test_members_are_saved_as_folders(tmp_path: Path) -> None:

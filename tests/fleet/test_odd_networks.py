@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
+import warnings
 from typing import Any
 
 import pytest
 import torch
-from networks import MLP, task
+from networks import MLP, labelled, task
 from torch import Tensor, nn
 
 from plait.errors import InputError
 from plait.fleet import Fleet, Member
+from plait.tasks import Task
 
 MEMBERS = [
     Member(name=f"m{i}", seed=i, steps=40, lr=0.01 * (1 + i), weight_decay=0.2, decay="all") for i in range(3)
@@ -217,3 +219,36 @@ def test_what_can_be_computed_and_not_recorded_is_computed(monkeypatch: pytest.M
     expected = fitted(Base, "stacked")
     monkeypatch.setattr(_capture, "make_fx", lambda function: fail)
     assert gap(fitted(Base, "stacked"), expected) == 0
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind: Any, dropout: float) -> None:
+        super().__init__()
+        self.inner = kind(3, 4, 2, dropout=dropout, batch_first=True)
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.inner(x.view(len(x), 4, 3))[0][:, -1])
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
+def test_a_recurrent_layers_own_dropout_is_named(kind: Any) -> None:
+    own = [Member(name=name, steps=2) for name in "ab"]
+    message = rf"module `inner` \({kind.__name__}\) can't be stacked: a recurrent layer's own dropout"
+    with pytest.raises(InputError, match=message):
+        Fleet(own, task(MLP), model=lambda: Recurrent(kind, 0.3).double(), backend="stacked").fit()
+
+
+def test_pytorchs_advice_on_vmap_is_for_its_makers() -> None:
+    splits: Any = {"train": labelled(MLP, 40, dtype=torch.float32)}
+    own = [Member(name=name, steps=6, batch_size=8) for name in "ab"]
+
+    class Warns(Recurrent):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            warnings.warn("of the network's own", UserWarning, stacklevel=1)
+            return super().forward(x)
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        Fleet(own, Task("t", splits), model=lambda: Warns(nn.LSTM, 0), backend="stacked").fit()
+    assert [str(warning.message) for warning in told] == ["of the network's own"]

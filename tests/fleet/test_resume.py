@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -17,12 +18,12 @@ from networks import MLP, task
 from torch import nn
 
 from plait.errors import InputError
-from plait.fleet import Fleet, Member
+from plait.fleet import After, Callback, Fleet, Member
 from plait.fleet._facts import Facts
 from plait.fleet._fingerprint import fingerprint
 from plait.fleet._store import Store, best_of
 from plait.fleet._trainee import State, Trainee
-from plait.tasks import Metric, Task, accuracy, macro_f1
+from plait.tasks import CrossEntropy, Metric, Task, accuracy, macro_f1
 
 HERE = Path(__file__).parent
 FACTS = Facts(1, {}, [], [], {}, [], 0)
@@ -102,6 +103,135 @@ def test_the_save_of_another_fleet_is_refused(settings: dict[str, Any], message:
     Fleet([Member(**common)], model=MLP, out=tmp_path).fit()
     with pytest.raises(InputError, match=message):
         Fleet([Member(**(common | settings))], model=MLP, out=tmp_path).fit(resume=True)
+
+
+class Weighted(CrossEntropy):
+    """A loss with numbers of its own."""
+
+    def __init__(self, factor: Any, rule: Any = None) -> None:
+        super().__init__()
+        object.__setattr__(self, "factor", factor)
+        object.__setattr__(self, "rule", rule)
+
+    def __call__(self, outputs: Any, batch: Any) -> Any:
+        values, weights = super().__call__(outputs, batch)
+        return values * torch.as_tensor(self.factor).sum(), weights
+
+
+def scaled(factor: float) -> Any:
+    return lambda value: value * factor
+
+
+ONE, OTHER = MLP(), MLP()
+FIVE = (1, 2, 5)
+
+
+@pytest.mark.parametrize(
+    ("saved", "resumed"),
+    [
+        ({"task": task(MLP, loss=Weighted(1.0))}, {"task": task(MLP, loss=Weighted(5.0))}),
+        (
+            {"task": task(MLP, loss=Weighted(torch.tensor(FIVE)))},
+            {"task": task(MLP, loss=Weighted(torch.tensor(FIVE[::-1])))},
+        ),
+        ({"task": task(MLP, loss=Weighted(1, scaled(1)))}, {"task": task(MLP, loss=Weighted(1, scaled(2)))}),
+        ({"start": ONE}, {"start": OTHER}),
+        ({"model": ONE}, {"model": OTHER}),
+        ({"schedule": scaled(1)}, {"schedule": scaled(2)}),
+    ],
+)
+@pytest.mark.parametrize("backend", ["sequential", "stacked"])
+def test_a_save_of_another_loss_or_start_is_refused(
+    backend: Any, saved: dict[str, Any], resumed: dict[str, Any], tmp_path: Path
+) -> None:
+    if "schedule" in saved:
+        saved, resumed = ({"schedule": _rule(given["schedule"])} for given in (saved, resumed))
+
+    def made(given: dict[str, Any]) -> Fleet:
+        given = {"task": task(MLP)} | copy.deepcopy(given)
+        model = given.pop("model", MLP).double() if "model" in given else lambda: MLP().double()
+        if "start" in given:
+            given["start"] = given["start"].double()
+        return Fleet([Member(name="a", steps=3, **given)], model=model, out=tmp_path, backend=backend)
+
+    made(saved).fit()
+    assert made(saved).fit(resume=True).status == {"a": "finished"}
+    with pytest.raises(InputError, match="member `a` was saved with other settings, data or start"):
+        made(resumed).fit(resume=True)
+
+
+def _rule(factor: Any) -> Any:
+    return lambda step, steps: factor(0.5)
+
+
+class Stop:
+    def on_round(self, fleet: Fleet, validated: object) -> None:
+        if fleet.round == 12:
+            raise KeyboardInterrupt
+
+
+def test_a_save_trained_by_another_backend_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fleet(tmp_path, "stacked").fit(callbacks=[Stop()])
+    message = r"trained by the backend `stacked`, not by `sequential`\n.*auto"
+    with pytest.raises(InputError, match=message):
+        fleet(tmp_path, "sequential").fit(resume=True)
+    again = fleet(tmp_path, "auto").fit(resume=True)
+    assert {choice.kind for choice in again.choices.values()} == {"stacked"}
+    assert not any(choice.seconds for choice in again.choices.values())  # nothing was measured anew
+    same(again, fleet(None, "stacked").fit())
+    assert fleet(tmp_path, "sequential").fit(resume=True).status == again.status  # nothing is left to train
+
+
+class Counts(Callback):
+    """Remembers how many rounds there were."""
+
+    def __init__(self) -> None:
+        self.rounds = 0
+
+    def on_round(self, fleet: Fleet, validated: object) -> None:
+        self.rounds += 1
+
+    def facts(self) -> dict[str, Any]:
+        return {"rounds": self.rounds}
+
+    def restore(self, facts: Any) -> None:
+        self.rounds = facts["rounds"]
+
+
+def test_callbacks_that_were_saved_must_be_there_again(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fleet(tmp_path, "stacked").fit(callbacks=[halving(), Stop(), Counts()])
+    told = "it was saved with the callbacks `SuccessiveHalving`, `Counts`, and goes on with "
+    for callbacks, mine in (
+        ([], "none"),
+        ([halving()], "`SuccessiveHalving`"),
+        ([Counts(), halving()], "`Counts`, `SuccessiveHalving`"),
+    ):
+        with pytest.raises(InputError, match=told + mine):
+            fleet(tmp_path, "stacked").fit(callbacks=callbacks, resume=True)
+    counts, late = Counts(), Counts()
+    resumed = fleet(tmp_path, "stacked").fit(callbacks=[halving(), counts, late], resume=True)
+    assert counts.rounds == resumed.round == late.rounds + 10
+    same(resumed, fleet(None, "stacked").fit(callbacks=[halving()]))
+    assert fleet(tmp_path, "stacked").fit(resume=True).status == resumed.status  # nothing is left to train
+
+
+def test_a_loss_that_counts_its_calls_can_be_resumed(tmp_path: Path) -> None:
+    class Counting(Weighted):
+        def __call__(self, outputs: Any, batch: Any) -> Any:
+            object.__setattr__(self, "rule", (self.rule or 0) + 1)
+            return super().__call__(outputs, batch)
+
+    def made() -> Fleet:
+        own = [Member(name="a", steps=20), Member(name="b", steps=9, start=After("a"))]
+        model: Any = lambda: MLP().double()  # noqa: E731
+        learned = task(MLP, loss=Counting(1))
+        return Fleet(own, learned, model=model, out=tmp_path, save_every=5, backend="sequential")
+
+    with pytest.raises(KeyboardInterrupt):
+        made().fit(callbacks=[Stop()])
+    assert made().fit(resume=True).status == {"a": "finished", "b": "finished"}
 
 
 def test_members_may_join_a_resumed_fleet(tmp_path: Path) -> None:
@@ -188,7 +318,7 @@ def test_a_save_of_the_same_round_never_leaves_a_moment_without_one(
 
 def test_the_save_of_a_fleet_with_other_data_on_demand_or_another_rule_is_another() -> None:
     def mark(values: torch.Tensor, schedule: Any, metric: Metric = accuracy()) -> str:  # noqa: B008
-        labels = torch.zeros(8, dtype=torch.long)
+        labels = torch.zeros(len(values), dtype=torch.long)
         train, validation = (torch.utils.data.TensorDataset(x, labels) for x in (values, values + 2))
         learned = Task("t", {"train": train, "validation": validation}, metric=metric)
         member = Member(name="a", steps=1, schedule=schedule)
@@ -199,3 +329,8 @@ def test_the_save_of_a_fleet_with_other_data_on_demand_or_another_rule_is_anothe
     assert mark(one, lambda step, steps: 1.0) != mark(other, lambda step, steps: 1.0)
     assert mark(one, lambda step, steps: 1.0) != mark(one, lambda step, steps: 0.5)
     assert mark(one, "cosine") != mark(one, "cosine", macro_f1(2))
+    for row in (0, 4, 7):  # the first, the middle, the last
+        changed = one.clone()
+        changed[row] = 1
+        assert mark(changed, "cosine") != mark(one, "cosine")
+    assert mark(torch.zeros(9, 3), "cosine") != mark(one, "cosine")

@@ -122,14 +122,57 @@ def test_a_save_that_is_refused_leaves_the_fleet_as_it_was(saved: Path) -> None:
 
 
 def test_what_others_keep_beside_saves_stays(tmp_path: Path) -> None:
-    for name in ("mine", "000000001", ".000000002.77"):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    living = f".000000002.{os.getppid()}"
+    for name in ("mine", "000000001", f".000000002.{ended.pid}", living):
         (tmp_path / "saves" / name).mkdir(parents=True)
     (tmp_path / "saves" / "notes.txt").write_text("mine")
     fleet(tmp_path).fit()
     found = sorted(p.name for p in (tmp_path / "saves").iterdir())
-    assert found == ["000000003", "mine", "notes.txt"]
+    assert found == [living, "000000003", "mine", "notes.txt"]
     (tmp_path / "saves" / "000000003" / "notes.txt").write_text("mine")
     assert set(fleet(tmp_path).fit(resume=True).status.values()) == {"finished"}
+
+
+def test_a_folder_that_another_process_trains_into_is_refused(tmp_path: Path) -> None:
+    code = f"""
+import sys, torch
+sys.path.insert(0, {str(HERE)!r})
+from test_store import fleet
+class Wait:
+    def on_round(self, fleet, validated):
+        if fleet.round == 2:
+            print("trains", flush=True)
+            sys.stdin.readline()
+fleet({str(tmp_path)!r}, save_every=1).fit(callbacks=[Wait()])
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    other = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == "trains\n"
+    for resume in (True, False):
+        with pytest.raises(InputError, match="another fleet is training there right now") as caught:
+            fleet(tmp_path).fit(resume=resume)
+        assert str(tmp_path) in str(caught.value)
+    other.communicate("\n")
+    assert other.returncode == 0
+    assert fleet(tmp_path).fit(resume=True).history == fleet(None).fit().history
+
+
+def test_a_folder_that_trains_is_refused_in_the_same_process_too(tmp_path: Path) -> None:
+    class Other:
+        def on_round(self, own: Fleet, validated: object) -> None:
+            with pytest.raises(InputError, match="another fleet is training there right now"):
+                fleet(tmp_path).fit()
+
+    fleet(tmp_path).fit(callbacks=[Other()])
 
 
 @pytest.mark.parametrize("line", ["[]", "5", "null", "{}", '{"member": 5}', '{"member"', "\\xff"])
@@ -162,9 +205,9 @@ def test_values_of_the_log_may_be_of_any_kind(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("out", "message"),
     [
-        ("/proc/xx", "/proc/xx/metrics.jsonl: it could not be written"),
+        ("/proc/xx", "/proc/xx: it could not be written"),
         ("/proc/version", "/proc/version: the fleet's folder is a file"),
-        ("/dev/null/fleet", "/dev/null/fleet/metrics.jsonl: it could not be written"),
+        ("/dev/null/fleet", "/dev/null/fleet: it could not be written"),
         ("x" * 300, "it can't be a folder: File name too long"),
         ("/tmp/a\0b", "it could not be written: embedded null byte"),
         (5, "`out` is 5"),

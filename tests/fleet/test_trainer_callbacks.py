@@ -118,3 +118,12 @@ def test_counts_go_on_after_a_save(tmp_path):
 def test_what_is_no_callback():
     with pytest.raises(InputError, match="a str is no callback of transformers"):
         TrainerCallbacks(["early stopping"])
+
+
+def test_epochs_count_every_micro_batch():
+    # 20 examples in batches of 4 are 5 micro-batches, of which a step takes 2
+    kept = [replace(m, steps=5, batch_size=4, accumulate=2, evaluate_every=0) for m in members()[:1]]
+    bridge = TrainerCallbacks([Diary()])
+    Fleet(kept, model=gpt2(), backend="adapters", log_every=1).fit(callbacks=[bridge])
+    (diary,) = bridge.of("a")
+    assert [log["epoch"] for log in diary.logs if "loss" in log] == pytest.approx([0.4, 0.8, 1.2, 1.6, 2.0])

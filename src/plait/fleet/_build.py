@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from plait.errors import InputError, nearest, raise_all
 from plait.fleet._adapter import headed
 from plait.fleet._check import check_measures
 from plait.fleet._member import After, Member
+from plait.fleet._tokens import check_tokens
 from plait.fleet._trainee import State, Trainee
 from plait.tasks import (
     Batch,
@@ -25,7 +26,6 @@ from plait.tasks import (
     Mixed,
     MixedLoss,
     PackedTokens,
-    Suite,
     Task,
     check_labels,
     check_packing,
@@ -33,25 +33,6 @@ from plait.tasks import (
     label_problem,
     mixture,
 )
-
-
-def named_tasks(tasks: Suite | Sequence[Task] | Mapping[str, Task] | Task | None) -> dict[str, Task]:
-    """Tasks by name.
-
-    Raises:
-        InputError: one is no task.
-    """
-    if isinstance(tasks, Mapping):
-        found = dict(tasks)
-    else:
-        several = tasks.tasks if isinstance(tasks, Suite) else tasks
-        several = [] if several is None else several
-        given = list(several) if isinstance(several, Iterable) else [several]
-        found = {getattr(task, "name", ""): task for task in given}
-    for task in found.values():
-        if not isinstance(task, Task):
-            raise InputError(f"{task!r} is no task", hint="tasks= takes a suite, plait.Tasks, or name → Task")
-    return found
 
 
 def find_task(member: Member, tasks: Mapping[str, Task], mixtures: dict[Any, Task]) -> Task:
@@ -114,7 +95,8 @@ def build(
         raise InputError("no parameter is trained", where=_where(member), hint="set requires_grad of some")
     _check_validation(member, task)
     _check_sparse(member, network)
-    return Trainee(member, task, network, steps, _try(member, task, network))
+    given = start is None and _is_given(member, model)
+    return Trainee(member, task, network, steps, _try(member, task, network), given)
 
 
 def build_adapter(member: Member, task: Task, base: nn.Module) -> Trainee:
@@ -123,7 +105,7 @@ def build_adapter(member: Member, task: Task, base: nn.Module) -> Trainee:
     Raises:
         InputError: a target matches no layer, or base, head and data disagree.
     """
-    trainee = Trainee(member, task, base, member.length(len(task.split("train"))))
+    trainee = Trainee(member, task, base, member.length(len(task.split("train"))), given=True)
     trainee.initial()
     _check_validation(member, task)
     trainee.classes = _try(member, task, headed(base, task, base))
@@ -150,6 +132,11 @@ def base_of(member: Member, model: nn.Module | Callable[[], nn.Module] | None) -
     """The base that a member's adapter stands on: a module as it is, never a copy."""
     source = model if member.start is None else member.start
     return source if isinstance(source, nn.Module) else _body(member, model)
+
+
+def _is_given(member: Member, model: nn.Module | Callable[[], nn.Module] | None) -> bool:
+    """Whether a member's first weights are there, as a module or a checkpoint."""
+    return isinstance(model if member.start is None else member.start, nn.Module | str | Path)
 
 
 def _body(member: Member, model: nn.Module | Callable[[], nn.Module] | None) -> nn.Module:
@@ -205,9 +192,11 @@ def _try(member: Member, task: Task, network: nn.Module) -> Classes:
     Raises:
         InputError: they don't; it says what PyTorch said.
     """
-    check_measures(task.loss, task.metric, f"{_where(member)}, task `{task.name}`")
+    told = f"{_where(member)}, task `{task.name}`"
+    check_measures(task.loss, task.metric, told)
+    check_tokens(task, getattr(network, "body", network) if task.head is not None else network, told)
     examples = task.split("train")
-    rows = examples.one_of_each() if isinstance(examples, Mixed) else list(range(min(2, len(examples))))
+    rows = examples.starts if isinstance(examples, Mixed) else list(range(min(2, len(examples))))
     was = network.training
     network.eval()
     try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from plait.errors import InputError
 
 if TYPE_CHECKING:
     from plait.fleet._fleet import Fleet
@@ -40,6 +42,33 @@ class Callback:
 
     def restore(self, facts: Mapping[str, Any]) -> None:
         """Go on from saved facts."""
+
+
+def check_callbacks(callbacks: Any) -> list[Any]:
+    """A fit's callbacks.
+
+    Raises:
+        InputError: they are no list, or one is a class.
+    """
+    if not isinstance(callbacks, Iterable) or isinstance(callbacks, type):
+        told = callbacks.__name__ if isinstance(callbacks, type) else f"a {type(callbacks).__name__}"
+        raise InputError(f"`callbacks` is {told}", hint="give a list of them")
+    found = list(callbacks)
+    for callback in found:
+        if isinstance(callback, type):
+            what = f"the callback {callback.__name__} is a class"
+            raise InputError(what, hint=f"give one that is made: {callback.__name__}(…)")
+    return found
+
+
+def lasting(callbacks: Sequence[Any]) -> list[Any]:
+    """Those that have something to save; hooks alone need not be there again when a fleet goes on."""
+    return [c for c in callbacks if getattr(type(c), "facts", Callback.facts) is not Callback.facts]
+
+
+def kind_of(callback: Any) -> str:
+    """What a save calls a callback."""
+    return type(callback).__qualname__
 
 
 def tell(callbacks: Sequence[Any], hook: str, *arguments: Any) -> None:

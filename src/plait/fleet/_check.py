@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from plait.errors import InputError, nearest, raise_all
+from plait.fleet._groups import BACKENDS
 from plait.fleet._member import After, Member
-from plait.tasks import Metric
+from plait.tasks import Metric, Suite, Task
 
 #: More threads than any machine has use for; PyTorch can't count to the largest numbers.
 _THREADS = 4096
 
 
 def check_settings(
-    *, save_every: object, log_every: object, threads: object, out: Any, model: Any, writers: Any
+    *,
+    backend: object,
+    save_every: object,
+    log_every: object,
+    threads: object,
+    out: Any,
+    model: Any,
+    writers: Any,
 ) -> None:
     """Nothing if a fleet's own settings make sense.
 
     Raises:
-        InputError: a number is none, the folder is a file or can't be one, the model makes none, or a writer
-            doesn't write.
+        InputError: there is no such backend, a number is none, the folder is a file or can't be one, the
+            model makes none, or a writer doesn't write.
     """
+    if backend not in BACKENDS:
+        raise InputError(f"there is no backend `{backend}`", hint=nearest(str(backend), BACKENDS))
     numbers = [("save_every", save_every, 0), ("log_every", log_every, 1)]
     numbers += [] if threads is None else [("threads", threads, 1)]
     for name, value, least in numbers:
@@ -39,6 +49,9 @@ def check_settings(
     if not isinstance(writers, Iterable):
         raise InputError(f"`writers` is a {type(writers).__name__}", hint="give a list of them")
     for writer in writers:
+        if isinstance(writer, type):
+            hint = f"give one that is made: {writer.__name__}(…)"
+            raise InputError(f"the writer {writer.__name__} is a class", hint=hint)
         if not hasattr(writer, "write") or not hasattr(writer, "close"):
             raise InputError(f"{writer!r} is no writer", hint="it needs write(record) and close()")
     if out is not None and not isinstance(out, str | Path):
@@ -68,6 +81,47 @@ def check_measures(loss: Any, metric: Any, where: str | None = None) -> None:
         told = getattr(metric, "__name__", None) or repr(metric)
         hint = "give plait.tasks.accuracy(), macro_f1(), mean_squared_error() or another plait.tasks.Metric"
         raise InputError(f"`metric` is {told}, no metric of plait", where=where, hint=hint)
+
+
+def named_tasks(tasks: Suite | Sequence[Task] | Mapping[str, Task] | Task | None) -> dict[str, Task]:
+    """Tasks by name.
+
+    Raises:
+        InputError: one is no task, or two have one name.
+    """
+    given: list[Any] = []
+    if isinstance(tasks, Mapping):
+        found = dict(tasks)
+    else:
+        several = tasks.tasks if isinstance(tasks, Suite) else tasks
+        several = [] if several is None else several
+        given = list(several) if isinstance(several, Iterable) else [several]
+        found = {getattr(task, "name", ""): task for task in given}
+    for task in [*found.values(), *given]:
+        if not isinstance(task, Task):
+            raise InputError(f"{task!r} is no task", hint="tasks= takes a suite, plait.Tasks, or name → Task")
+    names = [task.name for task in given]
+    raise_all(
+        [
+            InputError(f"two tasks are called `{name}`", hint="give tasks= names of their own: name → Task")
+            for name in found
+            if names.count(name) > 1
+        ]
+    )
+    return found
+
+
+def listed(members: Any) -> list[Member]:
+    """A fleet's members; one alone is a list of one.
+
+    Raises:
+        InputError: they are no list.
+    """
+    if isinstance(members, Member):
+        return [members]
+    if not isinstance(members, Iterable) or isinstance(members, str | type):
+        raise InputError(f"`members` is {members!r}", hint="give a list of plait.Member(name=…, …)")
+    return list(members)
 
 
 def check_names(members: Sequence[Member], known: Sequence[str] = ()) -> None:

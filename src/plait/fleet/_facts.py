@@ -37,6 +37,14 @@ class GroupFacts:
 
 
 @dataclass(frozen=True)
+class CallbackFacts:
+    """A callback that has something to say: its class, and what it said of itself."""
+
+    kind: str
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Facts:
     """A fleet between two rounds.
 
@@ -46,7 +54,7 @@ class Facts:
         kept: those of which the weights of the best validation are in the save as well.
         groups: the same members in the same stacks give the same bits.
         choices: how backends were chosen.
-        callbacks: what each said of itself.
+        callbacks: those that go on from what they said of themselves, in order.
         log: how long `metrics.jsonl` was, in bytes.
         never: those that ended before they could start: how, and why.
     """
@@ -56,7 +64,7 @@ class Facts:
     kept: list[str]
     groups: list[GroupFacts]
     choices: dict[str, Choice]
-    callbacks: list[dict[str, Any]]
+    callbacks: list[CallbackFacts]
     log: Count
     never: dict[str, tuple[Literal["stopped", "dropped", "failed"], str]] = field(default_factory=dict)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from torch import Tensor, nn
 from plait.errors import InputError
 from plait.fleet import _predict
 from plait.fleet._auto import Choice
-from plait.fleet._build import named_tasks
-from plait.fleet._check import check_settings
+from plait.fleet._callbacks import check_callbacks
+from plait.fleet._check import check_settings, listed, named_tasks
 from plait.fleet._export import export
 from plait.fleet._groups import BackendName, Place
 from plait.fleet._loop import Loop
@@ -25,6 +24,7 @@ from plait.fleet._predict import Names
 from plait.fleet._roster import Roster
 from plait.fleet._route import Router
 from plait.fleet._table import Table, from_frame, refit
+from plait.fleet._threads import threads_of
 from plait.fleet._trainee import State
 from plait.numerics import usable_device
 from plait.tasks import Loss, Metric, Suite, Task
@@ -73,6 +73,7 @@ class Fleet:
         if model is None and isinstance(tasks, Suite):
             model = tasks.base
         check_settings(
+            backend=backend,
             save_every=save_every,
             log_every=log_every,
             threads=threads,
@@ -97,7 +98,7 @@ class Fleet:
         self._router: Router | None = None
         self._training = False
         self._roster = Roster(self.tasks, model)
-        self._roster.join([members] if isinstance(members, Member) else list(members))
+        self._roster.join(listed(members))
         if not len(self):
             raise InputError("a fleet needs a member")
 
@@ -116,7 +117,11 @@ class Fleet:
         seed: int = 0,
         backend: BackendName = "auto",
         out: str | Path | None = None,
+        save_every: int = 0,
+        log_every: int = 10,
+        device: str | torch.device = "cpu",
         threads: int | None = None,
+        writers: Sequence[Any] = (),
         **settings: Any,
     ) -> Fleet:
         """A member for each group of a data frame; groups may be of unequal size.
@@ -134,7 +139,11 @@ class Fleet:
             seed: of members, and of that choice.
             backend: as for `Fleet`.
             out: as for `Fleet`.
+            save_every: as for `Fleet`.
+            log_every: as for `Fleet`.
+            device: as for `Fleet`.
             threads: as for `Fleet`.
+            writers: as for `Fleet`.
             settings: of every member, as for `Member`.
 
         Raises:
@@ -151,7 +160,17 @@ class Fleet:
             seed=seed,
             settings=settings,
         )
-        fleet = cls(members, model=model, backend=backend, out=out, threads=threads)
+        fleet = cls(
+            members,
+            model=model,
+            backend=backend,
+            out=out,
+            save_every=save_every,
+            log_every=log_every,
+            device=device,
+            threads=threads,
+            writers=writers,
+        )
         fleet._table = table
         return fleet
 
@@ -216,11 +235,9 @@ class Fleet:
         Raises:
             InputError: the save is another fleet's, a disk is full, members can't be stacked, …
         """
-        if not isinstance(callbacks, Iterable):
-            raise InputError(f"`callbacks` is a {type(callbacks).__name__}", hint="give a list of them")
-        self.callbacks, self._router = list(callbacks), None
+        self.callbacks, self._router = check_callbacks(callbacks), None
         cuda = self.place.device.type == "cuda"
-        with _threads(self.threads) as threads:
+        with threads_of(self.threads) as threads:
             self.place, self._training = replace(self.place, threads=threads), True
             try:
                 with torch.random.fork_rng(devices=[self.place.device] if cuda else []):
@@ -231,6 +248,8 @@ class Fleet:
 
     def refit(self, frame: Any, **fit: Any) -> list[str]:
         """Train again those groups whose rows changed, and new ones; the others keep their weights.
+
+        Groups that the frame has no rows of stay in the fleet with the model that they have.
 
         Args:
             frame: a whole table, as for `from_frame`.
@@ -283,14 +302,3 @@ class Fleet:
             InputError: the folder is not empty, or adapters have no base to name.
         """
         return export(self, Path(folder), base)
-
-
-@contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[int]:
-    """PyTorch with so many threads; with those that it has if None."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield count or before
-    finally:
-        torch.set_num_threads(before)

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import torch
 
-from plait.errors import InputError, nearest
 from plait.fleet._adapter_check import check as check_adapters
 from plait.fleet._adapters import Adapters
 from plait.fleet._architecture import check, signature
@@ -78,8 +77,6 @@ def grouped(
     Raises:
         InputError: members that were to be stacked are not alike.
     """
-    if backend not in BACKENDS:
-        raise InputError(f"there is no backend `{backend}`", hint=nearest(backend, BACKENDS))
     if not trainees:
         return []
     if backend == "sequential":

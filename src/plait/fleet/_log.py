@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -94,7 +96,7 @@ def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class TensorBoard:
-    """Scalars `MEMBER/NAME` for TensorBoard (extra `tensorboard`)."""
+    """Scalars `MEMBER/NAME` for TensorBoard (extra `track`)."""
 
     def __init__(self, folder: str | Path) -> None:
         try:
@@ -112,7 +114,11 @@ class TensorBoard:
 
 
 class MLflow:
-    """Metrics `MEMBER/NAME` in MLflow's active run, or a new one (extra `track`)."""
+    """Metrics `MEMBER/NAME` in MLflow's active run, or a new one (extra `track`).
+
+    A fleet that is trained further goes on in the same run. Characters of members' names that MLflow takes in
+    no name are underscores there.
+    """
 
     def __init__(self, **run: Any) -> None:
         try:
@@ -120,17 +126,44 @@ class MLflow:
         except ImportError as error:
             raise MissingExtra("mlflow", "track", "writing for MLflow") from error
         self._mlflow = mlflow
-        self._own = mlflow.active_run() is None
-        if self._own:
-            mlflow.start_run(**run)
+        active = mlflow.active_run()
+        self._own = active is None
+        self._run: str = (active or mlflow.start_run(**run)).info.run_id
+        self._closed = False
+        self._names: dict[str, str] = {}
 
     def write(self, record: Mapping[str, Any]) -> None:
-        metrics = {f"{record['member']}/{name}": value for name, value in _numbers(record).items()}
-        self._mlflow.log_metrics(metrics, step=record["step"])
+        if self._closed and self._own and self._mlflow.active_run() is None:
+            self._mlflow.start_run(run_id=self._run)
+        self._closed = False
+        member = self._name(record["member"])
+        metrics = {f"{member}/{name}": value for name, value in _numbers(record).items()}
+        self._mlflow.log_metrics(metrics, step=record["step"], run_id=self._run)
+
+    def _name(self, member: str) -> str:
+        """A member's name as MLflow takes it; two that would be one are told apart by a digest."""
+        if member not in self._names:
+            taken = _taken(member)
+            if taken in self._names.values() or len(taken) > _LONGEST:
+                digest = hashlib.blake2b(member.encode(), digest_size=4).hexdigest()
+                taken = f"{taken[:_LONGEST]}-{digest}"
+            self._names[member] = taken
+        return self._names[member]
 
     def close(self) -> None:
-        if self._own:
+        self._closed, active = True, self._mlflow.active_run()
+        if self._own and active is not None and active.info.run_id == self._run:
             self._mlflow.end_run()
+
+
+#: Of a member's name in MLflow, which takes 250 characters of a metric's.
+_LONGEST = 200
+
+
+def _taken(name: str) -> str:
+    """A name as a path of which MLflow takes every part: none is empty, or dots."""
+    parts = re.sub(r"[^/\w.\- ]", "_", name).split("/")
+    return "/".join(re.sub(r"^\.+", lambda dots: "_" * len(dots[0]), part) or "_" for part in parts)
 
 
 def _numbers(record: Mapping[str, Any]) -> dict[str, float]:

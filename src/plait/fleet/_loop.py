@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -13,16 +13,18 @@ from plait.errors import InputError
 from plait.fleet._adapter import put
 from plait.fleet._architecture import signature
 from plait.fleet._auto import choose
-from plait.fleet._callbacks import tell
-from plait.fleet._facts import Facts, GroupFacts, Progress
+from plait.fleet._callbacks import kind_of, lasting, tell
+from plait.fleet._facts import CallbackFacts, Facts, GroupFacts, Progress
 from plait.fleet._fingerprint import fingerprint
-from plait.fleet._groups import Group, grouped, make, regrouped
+from plait.fleet._groups import Group, grouped, make
 from plait.fleet._live import Live
+from plait.fleet._lock import locked
 from plait.fleet._log import JsonLines
+from plait.fleet._resume import take_up
 from plait.fleet._roster import FleetWarning
 from plait.fleet._store import Store, best_of, number_of
 from plait.fleet._trainee import State, Trainee
-from plait.fleet._validate import validate
+from plait.fleet._validate import better, validate
 
 if TYPE_CHECKING:
     from plait.fleet._fleet import Fleet
@@ -42,11 +44,16 @@ class Loop:
         self.fleet, self.roster, self.quiet = fleet, fleet._roster, quiet
         self.store = None if fleet.out is None else Store(fleet.out)
         self.log: JsonLines | None = None
+        self.writers: list[Any] = list(fleet.writers)
         self._saved: dict[str, tuple[int, str]] = {}
         self._models: dict[str, nn.Module] = {}
 
     def run(self, *, resume: bool) -> None:
-        """Train until no member runs."""
+        """Train until no member runs; nobody else trains into the fleet's folder meanwhile."""
+        with locked(self.fleet.out):
+            self._run(resume)
+
+    def _run(self, resume: bool) -> None:
         fleet = self.fleet
         size = self._begin(resume)
         if self.store is not None:
@@ -92,6 +99,11 @@ class Loop:
         roster = self.roster
         for name in [name for group in roster.groups for name in group.names]:
             roster.states[name] = roster.state(name)
+        if self.store is not None:
+            for trainee in roster.running:
+                fingerprint(
+                    trainee
+                )  # of what it is before its first step, which may change what it was given
         roster.groups = grouped(roster.running, self.fleet.backend, self._choose)
 
     def _choose(self, alike: Sequence[Trainee]) -> tuple[str, int]:
@@ -146,10 +158,7 @@ class Loop:
     def _validated(self, trainee: Trainee) -> dict[str, Any]:
         fleet, member, metric = self.fleet, trainee.member, trainee.task.metric
         value = validate(self._network(trainee), trainee.task)
-        better = trainee.best is None or (
-            value > trainee.best if metric.higher_is_better else value < trainee.best
-        )
-        if better:
+        if better(value, trainee.best, metric):
             trainee.best, trainee.waited = value, 0
             if member.keep == "best":
                 self.roster.kept[member.name] = fleet.state(member.name)
@@ -183,8 +192,20 @@ class Loop:
 
     def _write(self, record: Mapping[str, Any]) -> None:
         self.fleet.history.append(dict(record))
-        for writer in [*([self.log] if self.log else []), *self.fleet.writers]:
-            writer.write(record)
+        if self.log is not None:
+            self.log.write(record)
+        for writer in self.writers:
+            self._tell(writer, lambda writer=writer: writer.write(record))
+
+    def _tell(self, writer: Any, call: Callable[[], object]) -> None:
+        """Call a writer; one that raises is told of once, and left alone from then on: models matter more."""
+        try:
+            call()
+        except Exception as error:
+            self.writers = [other for other in self.writers if other is not writer]
+            what = f"{type(error).__name__}: {error}"
+            told = f"the writer {type(writer).__name__} failed, training goes on without it: {what}"
+            warnings.warn(told, FleetWarning, stacklevel=2)
 
     # ---- saving and going on
 
@@ -213,7 +234,7 @@ class Loop:
             kept=list(roster.kept),
             groups=[GroupFacts(group.kind, group.names) for group in roster.groups],  # type: ignore[arg-type]
             choices=fleet.choices,
-            callbacks=[c.facts() if hasattr(c, "facts") else {} for c in fleet.callbacks],
+            callbacks=[CallbackFacts(kind_of(c), c.facts()) for c in lasting(fleet.callbacks)],
             log=log,
             never=roster.never,  # type: ignore[arg-type]
         )
@@ -230,44 +251,14 @@ class Loop:
         if not resume:
             hint = "go on with fit(resume=True), or give another folder"
             raise InputError("a fleet was saved here", where=str(self.store.folder), hint=hint)
-        facts = self.store.facts(newest)
-        self._check(facts)
-        fleet, roster = self.fleet, self.roster
-        states = {name: self.store.state(newest, name, roster.state(name)) for name in facts.members}
-        kept = {name: self.store.state(newest, best_of(name), roster.state(name)) for name in facts.kept}
-        for name, progress in facts.members.items():
-            roster.restore(name, states[name], progress)
-            self._saved[name] = (progress.step, progress.status)
-        roster.kept, fleet.choices, fleet.round = kept, dict(facts.choices), facts.round
-        roster.groups = regrouped([(group.kind, group.members) for group in facts.groups], roster.trainees)
-        for callback, fact in zip(fleet.callbacks, facts.callbacks, strict=False):
-            if fact:
-                callback.restore(fact)
-        if any(trainee.member.name not in facts.members for trainee in roster.running):
+        facts = take_up(self.fleet, self.store, newest)
+        self._saved = {name: (progress.step, progress.status) for name, progress in facts.members.items()}
+        if any(trainee.member.name not in facts.members for trainee in self.roster.running):
             self._regroup()
         return facts.log
-
-    def _check(self, facts: Facts) -> None:
-        """Nothing if the save is this fleet's; members start, or don't, as they did there."""
-        roster, where = self.roster, str(self.fleet.out)
-        hint = "resume with the members it was saved with, or give another folder"
-        for name in [*facts.members, *facts.never]:
-            if name not in roster.names:
-                raise InputError(
-                    f"the save has a member `{name}`, this fleet has none", where=where, hint=hint
-                )
-            if name in roster.waiting and name in facts.never:
-                del roster.waiting[name]
-                roster.never[name] = facts.never[name]
-            elif name in roster.waiting:
-                roster.start(name)
-            own = None if name in roster.never else fingerprint(roster.trainees[name])
-            if own != (facts.members[name].fingerprint if name in facts.members else None):
-                what = f"member `{name}` was saved with other settings, data or start"
-                raise InputError(what, where=where, hint=hint)
 
     def _close(self) -> None:
         if self.log is not None:
             self.log.close()
-        for writer in self.fleet.writers:
-            writer.close()
+        for writer in self.writers:
+            self._tell(writer, writer.close)

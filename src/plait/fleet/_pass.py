@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -54,7 +55,8 @@ class Pass:
         every = (0, 0, 0, None if stack.shared else 0, _dim(stack.rows), 0, _dim(self.classes))
         arguments = (parameters, frozen, buffers, stack.batch, stack.rows, keys, self.classes)
         try:
-            return vmap(one, in_dims=every)(*arguments)
+            with _no_advice():
+                return vmap(one, in_dims=every)(*arguments)
         except InputError:
             raise
         except Exception as error:
@@ -71,6 +73,9 @@ class Pass:
                 place, kind = names[id(module)], type(module).__name__
             trace = trace.tb_next
         said = _told(str(error))
+        running = self.network.get_submodule(place)
+        if said == _RANDOM and isinstance(running, nn.RNNBase) and running.dropout:
+            said = "a recurrent layer's own dropout draws numbers that members would share"
         where = f"module `{place}` ({kind})" if place else f"the network ({kind})"
         return InputError(
             f"{where} can't be stacked: {said}", hint='backend="sequential" trains it, member by member'
@@ -96,9 +101,25 @@ class Pass:
         return values.sum(), (counts.sum(), after)
 
 
+@contextlib.contextmanager
+def _no_advice() -> Iterator[None]:
+    """Without vmap's warnings that it takes members one by one, which ask to file an issue with PyTorch.
+
+    Not by a filter of `warnings`: to change those makes Python forget what it has warned of once.
+    """
+    functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+    advises = functorch._set_vmap_fallback_warning_enabled
+    advises(False)
+    try:
+        yield
+    finally:
+        advises(True)
+
+
+_RANDOM = "it draws random numbers other than dropout's, which members would share"
 #: What vmap says of what it can't do, and how to say it to someone who never called it.
 _WORDS = {
-    "called random operation": "it draws random numbers other than dropout's, which members would share",
+    "called random operation": _RANDOM,
     "data-dependent control flow": "what it does depends on numbers in a tensor (`if x.all():`, `.item()`)",
 }
 

@@ -30,7 +30,7 @@ _FACTS = "fleet.json"
 _ASIDE = ".old"
 _SAVE = re.compile(rf"\d+({re.escape(_ASIDE)})?")
 #: Saves and what was left of one that was not finished; whatever else lies there is somebody's.
-_OURS = re.compile(rf"{_SAVE.pattern}|\.\d+\.\d+")
+_OURS = re.compile(rf"{_SAVE.pattern}|\.\d+\.(?P<process>\d+)")
 #: No optimizer keeps more.
 _MOMENTS = 2
 
@@ -94,7 +94,8 @@ class Store:
                 f"a save could not be written: {error}", where=str(self.folder), hint=hint
             ) from error
         for old in self.saves.iterdir():
-            if old != place and _OURS.fullmatch(old.name):
+            ours = _OURS.fullmatch(old.name)
+            if old != place and ours is not None and not _writing(ours["process"]):
                 shutil.rmtree(old, ignore_errors=True)
         return place
 
@@ -183,6 +184,19 @@ def _difference(state: State, like: State) -> str | None:
             if (tensor.shape, tensor.dtype) != (wanted[name].shape, wanted[name].dtype):
                 return f"`{name}` is {tuple(tensor.shape)} in {tensor.dtype}"
     return None
+
+
+def _writing(process: str | None) -> bool:
+    """Whether what was left of a save may be another living process's: locks don't hold everywhere."""
+    if process is None or int(process) == os.getpid() or os.name == "nt":  # there, asking ends a process
+        return False
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _link(old: Path, new: Path) -> None:

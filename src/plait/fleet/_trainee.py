@@ -55,6 +55,7 @@ class Trainee:
         steps: how many it takes in all.
         classes: how many outputs labels have, where batches must be looked through; None where the labels
             of all examples have been.
+        given: whether its first weights came as a module or a checkpoint, and were not made for it.
         step: how many it has taken.
         status: `running`, or how it ended: `finished`, `stopped` (early), `dropped`, `failed`.
         why: what stopped it, in words.
@@ -66,6 +67,7 @@ class Trainee:
     network: nn.Module
     steps: int
     classes: Classes = None
+    given: bool = False
     step: int = 0
     status: str = "running"
     why: str = ""

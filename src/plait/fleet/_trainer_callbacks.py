@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from plait.errors import InputError, MissingExtra
 from plait.fleet._callbacks import Callback
 from plait.fleet._trainee import Trainee
+from plait.fleet._validate import better
 
 if TYPE_CHECKING:
     from plait.fleet._fleet import Fleet
@@ -150,9 +151,7 @@ class _Run:
 
     def best(self, value: float) -> None:
         """Keep the best validation, as a `Trainer` does after its evaluation."""
-        higher = self.trainee.task.metric.higher_is_better
-        held = self.state.best_metric
-        if held is None or (value > held if higher else value < held):
+        if better(value, self.state.best_metric, self.trainee.task.metric):
             self.state.best_metric, self.state.best_global_step = value, self.state.global_step
 
     def restore(self, facts: Mapping[str, Any] | None) -> None:

@@ -22,6 +22,7 @@ from plait.tasks._mixture import Heads, Mixed, MixedLoss, in_memory, mixture, pa
 from plait.tasks._network import with_head
 from plait.tasks._packages import Debian, Hub, PyPI
 from plait.tasks._packing import check_packing
+from plait.tasks._pass import broken
 from plait.tasks._scores import NOTE, Average, Evidence, Score, Scores, marked, read_scores
 from plait.tasks._subset import Subset
 from plait.tasks._suite import Suite
@@ -70,6 +71,7 @@ __all__ = [
     "accuracy",
     "as_examples",
     "bits_per_byte",
+    "broken",
     "check_labels",
     "check_packing",
     "compare",

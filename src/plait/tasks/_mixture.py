@@ -103,7 +103,8 @@ class Mixed:
     def _starts(self) -> NDArray[np.int64]:
         return np.cumsum([0, *self.lengths])
 
-    def one_of_each(self) -> list[int]:
+    @property
+    def starts(self) -> list[int]:
         """The place of each task's first example."""
         return self._starts[:-1].tolist()
 

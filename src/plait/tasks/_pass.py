@@ -60,9 +60,9 @@ def numbers(
             told = f"task `{task.name}`, split `{split}`"
             check_labels(task.loss, batch, logits.shape[1], told, rows)
         added = _added(task, split, outputs, batch)
-        broken = _broken(outputs, added)
-        parts.append(added.double().masked_fill(broken[:, None], float("nan")).cpu().numpy())
-        bad.append(broken.cpu().numpy())
+        no_number = broken(outputs, added)
+        parts.append(added.double().masked_fill(no_number[:, None], float("nan")).cpu().numpy())
+        bad.append(no_number.cpu().numpy())
     back = np.argsort(order)
     return np.concatenate(parts)[back], np.concatenate(bad)[back]
 
@@ -110,14 +110,14 @@ def _added(task: Task, split: str, outputs: Any, batch: Batch) -> Tensor:
         ) from error
 
 
-def _broken(outputs: Any, added: Tensor) -> Tensor:
+def broken(outputs: Any, added: Tensor) -> Tensor:
     """Which examples have no number: their outputs or what they add hold NaN.
 
     Outputs of three dimensions and more are left to the metric, which knows what of them is padding.
     """
-    broken = added.isnan().any(1)
+    found = added.isnan().any(1)
     logits = _flat(outputs)
-    return broken if logits is None else broken | logits.reshape(len(logits), -1).isnan().any(1)
+    return found if logits is None else found | logits.reshape(len(logits), -1).isnan().any(1)
 
 
 def _flat(outputs: Any) -> Tensor | None:
