@@ -17,7 +17,9 @@ from plait.tasks._suite import Suite
 from plait.tasks.suites._class_means import with_class_means
 from plait.tasks.suites._glyphs import SCRIPTS, Script, glyph_task
 from plait.tasks.suites._pictures import mnist_task
-from plait.tasks.suites.glyphs import FEATURES, SIZES, base
+from plait.tasks.suites.glyphs import FEATURES, base
+
+SIZES = {"train": 2500, "validation": 300, "test": 800, "calibration": 256, "adaptation": 512}
 
 #: Of matplotlib's fonts, four have Hebrew letters and four Arabic ones.
 _HEBREW = {
