@@ -77,6 +77,11 @@ def test_a_new_way_runs_that_way_alone(copied: Path) -> None:
     assert run_study(path, copied / "out").ran == ["ties @0", "score ties @0"]
 
 
+def test_a_way_may_be_called_like_the_experts(copied: Path) -> None:
+    path = changed(copied, "  joint:", "  experts, mean: {merge: linear}\n  joint:")
+    assert run_study(path, copied / "out").ran == ["experts, mean @0", "score experts, mean @0"]
+
+
 def test_a_new_length_of_training_runs_all_but_the_base_and_joint_training_of_its_own(copied: Path) -> None:
     path = changed(copied, "steps: 40", "steps: 41")
     again = run_study(path, copied / "out").ran
@@ -264,6 +269,7 @@ def test_a_killed_study_goes_on_without_repeating_a_finished_step(tmp_path: Path
         ("suite: suite.yaml", "suite: glyfs", "no suite `glyfs`"),
         ("suite: suite.yaml", "suite: suite.yaml\ntasks: [first, nope]", "no task `nope`"),
         ("study: tables", "studdy: tables", "studdy"),
+        ("  average:", "  score joint:", "step of two meanings"),
         ("  average:", "  experts:", "`experts` is a row of every report"),
         ("backend: sequential", "backend: magic", "no backend `magic`"),
         ("bootstrap: 50", "seeds: [1, 1]", "there twice"),

@@ -37,8 +37,14 @@ def filled(suite: Suite, state: Mapping[str, Tensor]) -> nn.Module:
     return load_into(suite.base(), open_model(dict(state))).eval()
 
 
-def experts(folder: Path) -> dict[str, Path]:
-    """Task → its expert's folder, in the folder of the step that trained them."""
+def trained(seed: int) -> str:
+    """The step that trains experts."""
+    return f"experts @{seed}"
+
+
+def experts(needs: Mapping[str, Path], seed: int) -> dict[str, Path]:
+    """Task → its expert's folder, in that of the step that trained them."""
+    folder = needs[trained(seed)]
     found = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     return {task: folder / own for task, own in found.items()}
 

@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from blake3 import blake3
 from torch import nn
 
+from plait.checkpoint import content_hash, open_model
 from plait.study import _score, _train, _weave
+from plait.study._models import trained
 from plait.study._steps import Step
 from plait.study._study import Study
 from plait.tasks import Task, digest, in_memory
@@ -30,11 +30,6 @@ def planned(study: Study) -> list[Step]:
     for seed in study.seeds:
         steps += _of_seed(study, seed)
     return steps
-
-
-def trained(seed: int) -> str:
-    """The step that trains experts."""
-    return f"experts @{seed}"
 
 
 def made(way: str, seed: int) -> str:
@@ -58,11 +53,11 @@ def _of_seed(study: Study, seed: int) -> list[Step]:
 
     steps = [
         Step(fleet, facts, partial(_train.experts, study, seed), (BASE,)),
-        score("experts", partial(_score.alone, study), fleet),
-        score(BASE, partial(_score.one, study, BASE), BASE, fleet),
+        score("experts", partial(_score.alone, study, seed), fleet),
+        score(BASE, partial(_score.one, study, BASE, seed), BASE, fleet),
     ]
     if seed == study.seeds[0]:
-        steps.append(Step(SIMILARITY, {}, partial(_weave.similarity, study), (BASE, fleet)))
+        steps.append(Step(SIMILARITY, {}, partial(_weave.similarity, seed), (BASE, fleet)))
     for way in study.ways:
         name = made(way.name, seed)
         own = {"way": _plain(asdict(way)), "seed": seed}
@@ -73,9 +68,9 @@ def _of_seed(study: Study, seed: int) -> list[Step]:
         elif way.kind == "train":
             steps.append(Step(name, own, partial(_train.joint, study, way, seed), (BASE,)))
         else:
-            steps.append(score(way.name, partial(_score.together, study), fleet))
+            steps.append(score(way.name, partial(_score.together, study, seed), fleet))
             continue
-        steps.append(score(way.name, partial(_score.one, study, name), name, fleet))
+        steps.append(score(way.name, partial(_score.one, study, name, seed), name, fleet))
     return steps
 
 
@@ -96,8 +91,5 @@ def _of_task(task: Task) -> dict[str, Any]:
 
 def _of_weights(network: nn.Module) -> str:
     """A digest of weights and buffers."""
-    found = blake3()
-    for name, tensor in sorted(network.state_dict().items()):
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+    state = network.state_dict()
+    return content_hash(open_model(state)) if state else ""

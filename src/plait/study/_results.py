@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from plait.report import Cost, Curve, Picture, Results, Similarity, Trial
-from plait.study._plan import BASE, SIMILARITY, made, scored, trained
+from plait.study._models import trained
+from plait.study._plan import BASE, SIMILARITY, made, scored
 from plait.study._score import read, read_said, shown
 from plait.study._steps import Done
 from plait.study._study import Study

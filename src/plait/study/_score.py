@@ -23,26 +23,23 @@ def shown(study: Study, task: Task) -> list[int]:
     return np.unique(np.linspace(0, len(task.split("test")) - 1, study.pictures).astype(int)).tolist()
 
 
-def alone(study: Study, folder: Path, needs: Mapping[str, Path]) -> None:
+def alone(study: Study, seed: int, folder: Path, needs: Mapping[str, Path]) -> None:
     """Each expert on its own task."""
-    trained = next(path for name, path in needs.items() if name.startswith("experts"))
-    heads = experts(trained)
+    heads = experts(needs, seed)
     _measured(study, folder, lambda task: on_task(body(study.suite, heads[task.name]), task, heads))
 
 
-def one(study: Study, model: str, folder: Path, needs: Mapping[str, Path]) -> None:
+def one(study: Study, model: str, seed: int, folder: Path, needs: Mapping[str, Path]) -> None:
     """One body on all tasks, with each expert's head; a model that was trained on all, with its own."""
-    trained = next(path for name, path in needs.items() if name.startswith("experts"))
-    network, heads = body(study.suite, needs[model] / "model"), experts(trained)
+    network, heads = body(study.suite, needs[model] / "model"), experts(needs, seed)
     own = {task.name: needs[model] / "model" for task in study.suite.tasks}
     brings = any((needs[model] / "model").glob("*/head.safetensors"))
     _measured(study, folder, lambda task: on_task(network, task, own if brings else heads))
 
 
-def together(study: Study, folder: Path, needs: Mapping[str, Path]) -> None:
+def together(study: Study, seed: int, folder: Path, needs: Mapping[str, Path]) -> None:
     """All experts asked at once."""
-    trained = next(path for name, path in needs.items() if name.startswith("experts"))
-    heads = experts(trained)
+    heads = experts(needs, seed)
     bodies = [body(study.suite, path) for path in heads.values()]
     _measured(study, folder, lambda task: Ensemble(bodies, task, heads))
 

@@ -172,6 +172,9 @@ def _way(
     name: str, way: WayDocument, typed: StudyDocument, experts: Mapping[str, Any], where: str
 ) -> tuple[Way, list[InputError]]:
     problems = []
+    if name.startswith("score "):
+        hint = "steps that measure are called so: call it otherwise"
+        problems.append(InputError(f"`{name}` would be a step of two meanings", where=where, hint=hint))
     if name in TAKEN:
         problems.append(
             InputError(f"`{name}` is a row of every report", where=where, hint="call it otherwise")

@@ -26,8 +26,8 @@ SIMILARITY = "similarity.npz"
 
 def woven(study: Study, way: Way, seed: int, folder: Path, needs: Mapping[str, Path]) -> None:
     """A merge of the experts; with several settings, that of the best mean share of the experts' scores."""
-    trained = next(path for name, path in needs.items() if name.startswith("experts"))
-    heads, bounds = experts(trained), _bounds(study, trained) if len(way.grid) > 1 else {}
+    heads = experts(needs, seed)
+    bounds = _bounds(study, heads) if len(way.grid) > 1 else {}
     trials: list[dict[str, Any]] = []
     for setting in way.grid if len(way.grid) > 1 else ():
         network = filled(study.suite, _merge(way, setting, heads, needs["base"], seed, None))
@@ -52,9 +52,8 @@ def _merge(
         return merge(models, base=own, method=way.method, out=out, seed=seed, **options)
 
 
-def _bounds(study: Study, trained: Path) -> dict[str, float]:
+def _bounds(study: Study, heads: Mapping[str, Path]) -> dict[str, float]:
     """Task → its own expert's score on the split that settings are chosen by."""
-    heads = experts(trained)
     return {
         task.name: _validated(study, body(study.suite, heads[task.name]), task, heads)
         for task in study.suite.tasks
@@ -75,12 +74,10 @@ def _or_least(value: float) -> float:
     return -np.inf if np.isnan(value) else value
 
 
-def similarity(study: Study, folder: Path, needs: Mapping[str, Path]) -> None:
+def similarity(seed: int, folder: Path, needs: Mapping[str, Path]) -> None:
     """Cosines of the experts' task vectors, and for each layer the share of signs against the majority."""
-    del study
-    trained = next(path for name, path in needs.items() if name.startswith("experts"))
     start = open_model(str(needs["base"] / "model"))
-    models = {task: open_model(str(path)) for task, path in experts(trained).items()}
+    models = {task: open_model(str(path)) for task, path in experts(needs, seed).items()}
     products = np.zeros((len(models), len(models)))
     minority: dict[str, list[float]] = {}
     for name in start:
