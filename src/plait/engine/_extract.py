@@ -20,6 +20,7 @@ from plait.engine._compare import compare_tensors
 from plait.engine._extract_plan import ExtractPlan, plan_extraction
 from plait.engine._lora_kinds import Kind
 from plait.errors import InputError, raise_all
+from plait.numerics import torch_threads
 from plait.numerics._lowrank import low_rank
 
 
@@ -150,15 +151,11 @@ def _measure(
     factor = partial(_factor, finetuned, base, rank, alpha)
     change = partial(_change, finetuned, base)
     # bits of factorisations depend on the number of BLAS threads: one, and modules side by side instead
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads, initializer=partial(torch.set_num_threads, 1)) as pool:
-            factored = pool.map(factor, plan.factored.keys(), plan.factored.values())
-            changes = pool.map(change, plan.measured)
-            return [f for f in factored if f], dict(zip(plan.measured, changes, strict=True))
-    finally:
-        torch.set_num_threads(before)
+    one = partial(torch.set_num_threads, 1)
+    with torch_threads(1), ThreadPoolExecutor(threads, initializer=one) as pool:
+        factored = pool.map(factor, plan.factored.keys(), plan.factored.values())
+        changes = pool.map(change, plan.measured)
+        return [f for f in factored if f], dict(zip(plan.measured, changes, strict=True))
 
 
 def _check(finetuned: Checkpoint, base: Checkpoint, out: Path, rank: int, alpha: float) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from plait.engine._cgroup import cpu_limit, memory_limit
 from plait.errors import InputError, parse_size
+from plait.numerics import torch_threads
 
 _FLOOR = 512 * 2**20
 
@@ -99,10 +100,5 @@ def _physical() -> int:
 @contextlib.contextmanager
 def one_torch_thread() -> Iterator[None]:
     """Tensors run in parallel, so each operation runs on one: its bits depend on that."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        torch.set_num_threads(before)
+    with torch_threads(1), torch.no_grad():
+        yield

@@ -24,9 +24,8 @@ from plait.fleet._predict import Names
 from plait.fleet._roster import Roster
 from plait.fleet._route import Router
 from plait.fleet._table import Table, from_frame, refit
-from plait.fleet._threads import threads_of
 from plait.fleet._trainee import State
-from plait.numerics import usable_device
+from plait.numerics import torch_threads, usable_device
 from plait.tasks import Loss, Metric, Suite, Task
 
 
@@ -237,7 +236,7 @@ class Fleet:
         """
         self.callbacks, self._router = check_callbacks(callbacks), None
         cuda = self.place.device.type == "cuda"
-        with threads_of(self.threads) as threads:
+        with torch_threads(self.threads) as threads:
             self.place, self._training = replace(self.place, threads=threads), True
             try:
                 with torch.random.fork_rng(devices=[self.place.device] if cuda else []):

@@ -18,6 +18,7 @@ from plait.numerics._ops import (
 )
 from plait.numerics._philox import stream_key, uniform
 from plait.numerics._select import Search, bit_levels, keys, level_counts, row_order, row_ranks
+from plait.numerics._threads import torch_threads
 from plait.numerics._triplets import leading_triplets, polar
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "sqrt",
     "stream_key",
     "tanh",
+    "torch_threads",
     "uniform",
     "usable_device",
     "user_cache",

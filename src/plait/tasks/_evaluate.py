@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from plait.errors import InputError, nearest
+from plait.numerics import torch_threads
 from plait.tasks._bootstrap import draws, interval
 from plait.tasks._brought import Brought
 from plait.tasks._examples import Examples, digest
@@ -88,7 +88,9 @@ def evaluate(
     brought, alone = Brought(named, whole, _heads(heads, whole)), len(chosen) == 1
     met = {(name, task.name): brought.head(name, task, alone=alone) for name in named for task in chosen}
     measured: Measured = {}
-    with _threads(threads):
+    if threads is not None:
+        check_numbers(threads=(threads, 1))
+    with torch_threads(threads):
         for name, model in named.items():
             base = None if isinstance(suite, Task) else whole.base
             built = network(model, base, device=device, dtype=dtype)
@@ -224,18 +226,3 @@ def check_device(device: str | None) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"there is no device `{device}`: {reason}", hint="cpu, cuda, cuda:1, …") from error
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """So many threads of torch for a while."""
-    if count is None:
-        yield
-        return
-    check_numbers(threads=(count, 1))
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

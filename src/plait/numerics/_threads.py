@@ -1,4 +1,4 @@
-"""How many threads PyTorch has while a fleet trains."""
+"""How many threads PyTorch has for a while."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 
 
 @contextlib.contextmanager
-def threads_of(count: int | None) -> Iterator[int]:
-    """PyTorch with so many threads; with those that it has if None."""
+def torch_threads(count: int | None) -> Iterator[int]:
+    """PyTorch with so many threads, with those that it has if None; as before afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
