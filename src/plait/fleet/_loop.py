@@ -101,9 +101,8 @@ class Loop:
             roster.states[name] = roster.state(name)
         if self.store is not None:
             for trainee in roster.running:
-                fingerprint(
-                    trainee
-                )  # of what it is before its first step, which may change what it was given
+                # Of what it is before its first step, which may change what it was given.
+                fingerprint(trainee)
         roster.groups = grouped(roster.running, self.fleet.backend, self._choose)
 
     def _choose(self, alike: Sequence[Trainee]) -> tuple[str, int]:

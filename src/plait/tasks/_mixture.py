@@ -54,7 +54,6 @@ def mixture(
     name = " + ".join(task.name for task in tasks) if name is None else name
     where = f"mixture `{name}`"
     _check(tasks, weights, where)
-    shares = [1.0] * len(tasks) if weights is None else [float(weight) for weight in weights]
     splits = {}
     for split in SPLITS:
         having = [place for place, task in enumerate(tasks) if split in task.splits]
@@ -64,7 +63,7 @@ def mixture(
         parts = [tasks[place].split(split) for place in having]
         lengths = [len(part) for part in parts]
         if weights is not None and split == "train":
-            lengths = _lengths(lengths, [shares[place] for place in having], where)
+            lengths = _lengths(lengths, [float(weight) for weight in weights], where)
         if parts:
             splits[split] = Mixed(tuple(parts), tuple(lengths), tuple(having))
     headed = any(task.head is not None for task in tasks)
@@ -135,10 +134,6 @@ class Mixed:
 def _placed(parts: Sequence[tuple[Tensor, Tensor]], rows: int, fill: int) -> Tensor:
     """Columns of parts of a batch in one, each row in its place; shorter sequences filled up."""
     first = parts[0][0]
-    if len(parts) == 1:
-        whole = torch.empty_like(first)
-        whole[parts[0][1]] = first
-        return whole
     shape = [max(sizes) for sizes in zip(*(tuple(t.shape[1:]) for t, _ in parts), strict=True)]
     whole = first.new_full((rows, *shape), fill)
     for tensor, at in parts:
@@ -283,7 +278,7 @@ def _check(tasks: Sequence[Task], weights: Sequence[float] | None, where: str) -
         if not good or weight <= 0:
             hint = "a share is a number above 0; leave out what is not to be learnt"
             raise InputError(f"the weight of `{task.name}` is {weight!r}", where=where, hint=hint)
-    first = tasks[0]
+    first, one = tasks[0], _columns(tasks[0])
     for other in tasks[1:]:
         pair = f"`{first.name}` and `{other.name}`"
         if other.meet != first.meet:
@@ -291,11 +286,11 @@ def _check(tasks: Sequence[Task], weights: Sequence[float] | None, where: str) -
         if other.metric.higher_is_better != first.metric.higher_is_better:
             what = f"tasks {pair} are measured in opposite ways: {first.metric.name}, {other.metric.name}"
             raise InputError(what, where=where, hint="give both a metric of which more (or less) is better")
-        one, two = _columns(first), _columns(other)
+        two = _columns(other)
         if one != two:
             what = f"batches of tasks {pair} differ: {_told(one)} against {_told(two)}"
             raise InputError(what, where=where, hint="mixed tasks share the columns of a batch")
-    if TASK in _columns(first):
+    if TASK in one:
         hint = "the column says whose an example is; give it another name"
         raise InputError(f"a batch has a column `{TASK}` already", where=where, hint=hint)
 
