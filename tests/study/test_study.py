@@ -22,8 +22,8 @@ import plait
 from plait import study
 from plait.cli._app import app
 from plait.errors import InputError
-from plait.study import _train as training
 from plait.study import load_study, run_study
+from plait.study.ways import WAYS, Merge
 from plait.tasks import Headed, load_suite
 
 HERE = Path(__file__).parent
@@ -209,7 +209,7 @@ def test_a_step_that_fails_is_named_and_the_others_are_kept(
 ) -> None:
     path = small_study.write(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(training, "joint", refused)
+        patch.setattr(WAYS["train"], "make", refused)
         with pytest.raises(InputError, match="step `joint @0` failed: no room") as caught:
             run_study(path, tmp_path / "out")
     assert "--resume" in str(caught.value)
@@ -326,7 +326,7 @@ def test_the_demo_is_a_study_of_eight_merges_with_one_budget(
     suite = load_suite(ran / "suite.yaml")
     monkeypatch.setattr("plait.study._study.load_suite", lambda *_, **__: suite)
     found = load_study(Path(study.__file__).parent / "demo.yaml")
-    merges = [way for way in found.ways if way.kind == "merge"]
+    merges = {name: way for name, way in found.ways.items() if isinstance(way, Merge)}
     assert len(merges) == 8
-    assert {len(way.grid) for way in merges if way.name != "average"} == {found.tuning.budget}
-    assert {way.kind for way in found.ways} == {"merge", "train", "ensemble"}
+    assert {len(way.grid) for name, way in merges.items() if name != "average"} == {found.tuning.budget}
+    assert {way.kind for way in found.ways.values()} == {"merge", "joint", "ensemble"}

@@ -18,8 +18,11 @@ from plait.fleet._trainee import State, Trainee
 _WARM = {"stacked": 3}
 #: Steps of each way, taken in turns: so many and for so many seconds at least; of long ones, two.
 _STEPS, _LEAST, _MOST = 3, 0.15, 1.0
-#: One group is timed for all of its size; alone it has the caches for itself, so it must be faster by this.
-_PART = 1.1
+#: Seconds at least, where ways are timed whole.
+_SURE = 0.6
+#: A first look takes one group for all of its size; ways within this of the best are timed whole then, as a
+#: group alone has the caches for itself.
+_NEAR = 1.3
 #: The loop is left only for what is faster by this, as timings are no surer.
 _LEAVE = 1.03
 #: Bytes of weights, gradients and moments up to which all ways are kept ready at once, to be timed in turns.
@@ -45,13 +48,12 @@ def choose(trainees: Sequence[Trainee], states: Callable[[Trainee], State], plac
         return Choice("sequential", count, {})
     sizes = sorted({count, *(s for s in (4, 16) if s < count)}, reverse=True)
     ways: list[_Way] = [("sequential", count), *((fast, size) for size in sizes)]
-    held = 4 * sum(p.nbytes for t in trainees for p in states(t).parameters.values())
-    turns = [ways] if held * len(ways) <= _TOGETHER else [[way] for way in ways]
-    seconds: dict[_Way, float] = {}
-    for some in turns:
-        for (kind, size), taken in _timed(some, trainees, states, place).items():
-            seconds[kind, size] = taken * count / size * (_PART if size < count else 1)
-    kind, size = min(seconds, key=lambda way: seconds[way] * (1 if way[0] == "sequential" else _LEAVE))
+    timing = _Timing(trainees, states, place)
+    seconds = timing(ways, whole=False)
+    near = [way for way in ways if seconds[way] <= _NEAR * min(seconds.values())]
+    if any(size < count for _, size in near):
+        seconds |= timing(near, whole=True)
+    kind, size = min(near, key=lambda way: seconds[way] * (1 if way[0] == "sequential" else _LEAVE))
     told = {f"{kind} × {size}": round(value, 6) for (kind, size), value in seconds.items()}
     return Choice(kind, size, told)
 
@@ -64,28 +66,56 @@ def _stackable(trainees: Sequence[Trainee]) -> bool:
     return True
 
 
-def _timed(
-    ways: Sequence[_Way], trainees: Sequence[Trainee], states: Callable[[Trainee], State], place: Place
-) -> dict[_Way, float]:
-    """Seconds of a step of each way's first group; infinite for what a backend can't do."""
-    ready: dict[_Way, Backend] = {}
-    for kind, size in ways:
+@dataclass(frozen=True)
+class _Timing:
+    """Seconds that a step of all members takes, each way."""
+
+    trainees: Sequence[Trainee]
+    states: Callable[[Trainee], State]
+    place: Place
+
+    def __call__(self, ways: Sequence[_Way], *, whole: bool) -> dict[_Way, float]:
+        """Time ways against each other.
+
+        Args:
+            ways: backends, and how many members a group of theirs has.
+            whole: all groups are timed, not the first one for all.
+
+        Returns:
+            Seconds; infinite for what a backend can't do.
+        """
+        held = 4 * sum(p.nbytes for t in self.trainees for p in self.states(t).parameters.values())
+        turns = [ways] if held * len(ways) <= _TOGETHER else [[way] for way in ways]
+        return {way: seconds for some in turns for way, seconds in self._in_turns(some, whole).items()}
+
+    def _in_turns(self, ways: Sequence[_Way], whole: bool) -> dict[_Way, float]:
+        ready = {way: backends for way in ways if (backends := self._warm(way, whole))}
+        taken: dict[_Way, list[float]] = {way: [] for way in ready}
+        passed, rounds, least = 0.0, 0, _SURE if whole else _LEAST
+        while ready and (rounds < 2 or passed < len(ready) * (_MOST if rounds < _STEPS else least)):
+            rounds += 1
+            for way, backends in ready.items():
+                started = time.perf_counter()
+                for backend in backends:
+                    backend.step()
+                taken[way].append(time.perf_counter() - started)
+                passed += taken[way][-1]
+        groups = {way: 1 if whole else len(self.trainees) / way[1] for way in ways}
+        return {way: min(taken[way]) * groups[way] if way in taken else math.inf for way in ways}
+
+    def _warm(self, way: _Way, whole: bool) -> list[Backend]:
+        """A way's backends, past their first steps; none if it can't be."""
+        kind, size = way
+        groups = range(0, len(self.trainees) if whole else 1, size)
+        backends = []
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                backend = make(kind, trainees[:size], [states(t) for t in trainees[:size]], place)
-                for _ in range(_WARM.get(kind, 1)):
-                    backend.step()
+                for start in groups:
+                    some = self.trainees[start : start + size]
+                    backends.append(make(kind, some, [self.states(t) for t in some], self.place))
+                    for _ in range(_WARM.get(kind, 1)):
+                        backends[-1].step()
         except InputError:
-            continue
-        ready[kind, size] = backend
-    taken: dict[_Way, list[float]] = {way: [] for way in ready}
-    passed, rounds = 0.0, 0
-    while ready and (rounds < 2 or passed < len(ready) * (_MOST if rounds < _STEPS else _LEAST)):
-        rounds += 1
-        for way, backend in ready.items():
-            started = time.perf_counter()
-            backend.step()
-            taken[way].append(time.perf_counter() - started)
-            passed += taken[way][-1]
-    return {way: min(taken[way]) if way in taken else math.inf for way in ways}
+            return []
+        return backends

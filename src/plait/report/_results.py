@@ -130,7 +130,7 @@ class Results:
         reference: the model that the others are tested against, such as plain averaging.
         groups: model → kind: `base`, `merge`, `joint`, `ensemble`, `experts`. A model that is not there is of
             the kind that it is named as, or a merge.
-        methods: model → name of plait's merging method, for references.
+        methods: model → name of plait's merging method, or `arXiv:` and a number, for references.
         trials: settings tried on validation data.
         budget: how many settings each way may try.
         curves: of training.

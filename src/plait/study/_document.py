@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PlainValidator, ValidationInfo
 
+from plait.errors import nearest
 from plait.recipe import Keys, refuse
+from plait.study.ways import WAYS, Way
 
-KINDS = ("merge", "train", "ensemble")
 
-
-class WayDocument(Keys):
-    """One way of becoming one: exactly one of `merge`, `train` and `ensemble`."""
-
-    merge: str | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
-    tune: dict[str, list[Any]] = Field(default_factory=dict)
-    train: Literal["joint"] | None = None
-    settings: dict[str, Any] = Field(default_factory=dict)
-    weights: dict[str, float] | None = None
-    ensemble: Literal["probabilities"] | None = None
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> WayDocument:
-        given = [kind for kind in KINDS if getattr(self, kind) is not None]
-        if len(given) != 1:
-            raise refuse(f"it needs exactly one of {', '.join(f'`{kind}`' for kind in KINDS)}")
-        allowed = {"merge": {"options", "tune"}, "train": {"settings", "weights"}, "ensemble": set()}[
-            given[0]
-        ]
-        extra = self.model_fields_set - {given[0]} - allowed
-        if extra:
-            raise refuse(f"`{sorted(extra)[0]}` does not go with `{given[0]}`")
-        return self
-
-    @property
-    def kind(self) -> str:
-        """Which of the three it is."""
-        return next(kind for kind in KINDS if getattr(self, kind) is not None)
+def _way(value: Any, info: ValidationInfo) -> Way:
+    """The way that one of a mapping's keys says."""
+    if not isinstance(value, dict):
+        raise refuse("it must be a mapping", f"such as {{{next(iter(WAYS))}: linear}}")
+    kinds = [key for key in value if key in WAYS]
+    if len(kinds) != 1:
+        close = next((near for key in value if (near := nearest(str(key), WAYS))), "")
+        raise refuse(f"it needs exactly one of {', '.join(f'`{kind}`' for kind in WAYS)}", close)
+    return WAYS[kinds[0]].model_validate(value, context=info.context)
 
 
 class TuningDocument(Keys):
@@ -48,6 +29,14 @@ class TuningDocument(Keys):
     split: Literal["validation", "calibration", "adaptation"] = "validation"
 
 
+class BaseDocument(Keys):
+    """A base that the study trains itself: the suite's network on all tasks (or some) at once."""
+
+    train: Literal["joint"]
+    tasks: list[str] | None = Field(default=None, min_length=1)
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
 class StudyDocument(Keys):
     """The whole file."""
 
@@ -55,9 +44,10 @@ class StudyDocument(Keys):
     suite: str
     tasks: list[str] | None = None
     seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)
+    base: str | BaseDocument | None = None
     experts: dict[str, Any]
-    ways: dict[str, WayDocument] = Field(min_length=1)
-    tuning: TuningDocument = Field(default_factory=TuningDocument)
+    ways: dict[str, Annotated[Way, PlainValidator(_way)]] = Field(min_length=1)
+    tuning: TuningDocument = Field(default_factory=TuningDocument.model_construct)
     split: Literal["test", "validation"] = "test"
     bootstrap: int = Field(default=1000, ge=0)
     reference: str | None = None

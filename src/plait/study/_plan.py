@@ -3,75 +3,92 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from plait.checkpoint import content_hash, open_model
-from plait.study import _score, _train, _weave
-from plait.study._models import trained
+from plait.study import _fixed, _score
+from plait.study._at import BASE, SIMILARITY, At, bounded, made, scored, trained
 from plait.study._steps import Step
 from plait.study._study import Study
+from plait.study._training import joined
+from plait.study.ways import Way
 from plait.tasks import Task, digest, in_memory
-
-Work = Callable[[Path, Mapping[str, Path]], None]
-BASE, SIMILARITY = "base", "similarity"
 
 
 def planned(study: Study) -> list[Step]:
     """The steps, each after those it needs."""
     data = {task.name: _of_task(task) for task in study.suite.tasks}
-    steps = [
-        Step(BASE, {"weights": _of_weights(study.suite.base()), "data": data}, partial(_train.base, study))
-    ]
+    base = {"weights": _of_weights(study.suite.base()), "data": data, **_of_base(study)}
+    steps = [Step(BASE, base, _work(study, study.seeds[0], BASE, _fixed.base))]
     for seed in study.seeds:
         steps += _of_seed(study, seed)
     return steps
 
 
-def made(way: str, seed: int) -> str:
-    """The step that makes a way's model."""
-    return f"{way} @{seed}"
+def _work(study: Study, seed: int, name: str, work: Callable[[At, Path], None]) -> Any:
+    """Does a step's work, once it is known where the steps before it are."""
+    return lambda folder, needs: work(At(study, seed, name, needs), folder)
 
 
-def scored(model: str, seed: int) -> str:
-    """The step that measures a model."""
-    return f"score {model} @{seed}"
+def _of_base(study: Study) -> dict[str, Any]:
+    if study.base is None:
+        return {}
+    if isinstance(study.base, str):
+        return {"checkpoint": content_hash(open_model(study.base))}
+    settings = joined(study.experts, study.base.settings)
+    return {"tasks": study.base.tasks, "settings": settings, "seed": study.seeds[0]}
 
 
 def _of_seed(study: Study, seed: int) -> list[Step]:
-    fleet = trained(seed)
-    facts: dict[str, Any] = {"seed": seed, "settings": dict(study.experts), "backend": study.backend}
-    tuned = {"budget": study.tuning.budget, "split": study.tuning.split}
-    measured = {"split": study.split, "pictures": study.pictures}
+    fleet, measured = trained(seed), {"split": study.split, "pictures": study.pictures}
 
-    def score(model: str, work: Work, *needs: str) -> Step:
-        return Step(scored(model, seed), measured, work, needs)
+    def step(name: str, facts: Mapping[str, Any], work: Callable[[At, Path], None], *needs: str) -> Step:
+        return Step(name, facts, _work(study, seed, name, work), needs)
 
+    def score(
+        model: str, work: Callable[[At, Path], None], *needs: str, facts: Mapping[str, Any] | None = None
+    ) -> Step:
+        return Step(
+            scored(model, seed), {**measured, **(facts or {})}, _work(study, seed, model, work), needs
+        )
+
+    settings = {"seed": seed, "settings": dict(study.experts), "backend": study.backend}
     steps = [
-        Step(fleet, facts, partial(_train.experts, study, seed), (BASE,)),
-        score("experts", partial(_score.alone, study, seed), fleet),
-        score(BASE, partial(_score.one, study, BASE, seed), BASE, fleet),
+        step(fleet, settings, _fixed.experts, BASE),
+        score("experts", _score.experts, fleet),
+        score(BASE, _score.base, BASE, fleet),
     ]
     if seed == study.seeds[0]:
-        steps.append(Step(SIMILARITY, {}, partial(_weave.similarity, seed), (BASE, fleet)))
-    for way in study.ways:
-        name = made(way.name, seed)
-        own = {"way": _plain(asdict(way)), "seed": seed}
-        if way.kind == "merge":
-            split = tuned["split"] if len(way.grid) > 1 else None
-            work = partial(_weave.woven, study, way, seed)
-            steps.append(Step(name, own | {"split": split}, work, (BASE, fleet)))
-        elif way.kind == "train":
-            steps.append(Step(name, own, partial(_train.joint, study, way, seed), (BASE,)))
-        else:
-            steps.append(score(way.name, partial(_score.together, study, seed), fleet))
-            continue
-        steps.append(score(way.name, partial(_score.one, study, name, seed), name, fleet))
+        steps.append(step(SIMILARITY, {}, _fixed.similarity, BASE, fleet))
+    if any(way.tuned for way in study.ways.values()):
+        steps.append(step(bounded(seed), {"split": study.tuning.split}, _fixed.bounds, fleet))
+    for name, way in study.ways.items():
+        steps += _of_way(study, seed, name, way, score)
     return steps
+
+
+def _of_way(study: Study, seed: int, name: str, way: Way, score: Callable[..., Step]) -> list[Step]:
+    """What makes a way and what measures it."""
+    fleet, own = trained(seed), made(name, seed)
+
+    def measured(at: At, folder: Path) -> None:
+        _score.way(way, at, folder)
+
+    facts = {"way": _of_kind(way), "seed": seed, **way.facts(At(study, seed, name, {}))}
+    if not way.makes:
+        return [score(name, measured, BASE, fleet, facts=facts)]
+    needs = (BASE, *([fleet] if way.of_experts else []), *([bounded(seed)] if way.tuned else []))
+    return [
+        Step(own, facts, _work(study, seed, name, way.make), needs),
+        score(name, measured, BASE, fleet, own),
+    ]
+
+
+def _of_kind(way: Way) -> dict[str, Any]:
+    return {"kind": type(way).__name__, **_plain(way.model_dump())}
 
 
 def _plain(value: Any) -> Any:

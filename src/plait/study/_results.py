@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from plait.report import Cost, Curve, Picture, Results, Similarity, Trial
-from plait.study._models import trained
-from plait.study._plan import BASE, SIMILARITY, made, scored
+from plait.study._at import BASE, SIMILARITY, made, scored, trained
+from plait.study._fixed import DIFFERENCES
 from plait.study._score import read, read_said, shown
 from plait.study._steps import Done
 from plait.study._study import Study
-from plait.study._train import METRICS
-from plait.study._weave import SIMILARITY as FILE
-from plait.study._weave import TRIALS
+from plait.study._training import METRICS
+from plait.study.ways import TRIALS
 from plait.tasks import Measured, Scores, tabulate
 
 EXPERTS = "experts"
@@ -25,8 +24,7 @@ EXPERTS = "experts"
 def results(study: Study, out: Path, done: Mapping[str, Done]) -> Results:
     """Everything that the report tells."""
     places = {name: out / each.folder for name, each in done.items()}
-    ways = {way.name: way for way in study.ways}
-    kinds = {"merge": "merge", "train": "joint", "ensemble": "ensemble"}
+    ways = study.ways
     return Results(
         title=study.name,
         about=study.about,
@@ -34,10 +32,10 @@ def results(study: Study, out: Path, done: Mapping[str, Done]) -> Results:
         seeds=list(study.seeds),
         experts=EXPERTS,
         reference=study.reference,
-        groups={name: kinds[way.kind] for name, way in ways.items()} | {BASE: BASE, EXPERTS: EXPERTS},
-        methods={name: way.method for name, way in ways.items() if way.kind == "merge"},
+        groups={name: way.kind for name, way in ways.items()} | {BASE: BASE, EXPERTS: EXPERTS},
+        methods={name: way.method for name, way in ways.items() if way.method is not None},
         trials=[trial for seed in study.seeds for trial in _trials(study, seed, places)],
-        budget=study.tuning.budget if any(len(way.grid) > 1 for way in study.ways) else None,
+        budget=study.tuning.budget if any(way.tuned for way in ways.values()) else None,
         curves=[curve for seed in study.seeds for curve in _curves(study, seed, places)],
         similarity=_similarity(places[SIMILARITY]) if len(study.suite.tasks) > 1 else None,
         costs=[Cost(each.name, each.seconds, each.peak_mb, each.cached) for each in done.values()],
@@ -48,7 +46,7 @@ def results(study: Study, out: Path, done: Mapping[str, Done]) -> Results:
 
 def models(study: Study) -> list[str]:
     """Rows of the report: the base, the ways, the experts."""
-    return [BASE, *(way.name for way in study.ways), EXPERTS]
+    return [BASE, *study.ways, EXPERTS]
 
 
 def _scores(study: Study, seed: int, places: Mapping[str, Path]) -> Scores:
@@ -62,29 +60,24 @@ def _scores(study: Study, seed: int, places: Mapping[str, Path]) -> Scores:
 
 def _trials(study: Study, seed: int, places: Mapping[str, Path]) -> list[Trial]:
     found = []
-    for way in study.ways:
-        if way.kind != "merge":
+    for name in study.ways:
+        place = places.get(made(name, seed))
+        if place is None or not (place / TRIALS).is_file():
             continue
-        tried = json.loads((places[made(way.name, seed)] / TRIALS).read_text(encoding="utf-8"))
-        found += [
-            Trial(
-                way.name,
-                t["setting"],
-                t["value"],
-                f"share of the experts' {study.tuning.split}",
-                t["chosen"],
-                seed,
-            )
-            for t in tried
-        ]
+        tried = json.loads((place / TRIALS).read_text(encoding="utf-8"))
+        metric = f"share of the experts' {study.tuning.split}"
+        found += [Trial(name, t["setting"], t["value"], metric, t["chosen"], seed) for t in tried]
     return found
 
 
 def _curves(study: Study, seed: int, places: Mapping[str, Path]) -> list[Curve]:
-    steps = [trained(seed), *(made(way.name, seed) for way in study.ways if way.kind == "train")]
     found = []
-    for name in steps:
-        lines = (places[name] / METRICS).read_text(encoding="utf-8").splitlines()
+    first = [BASE] if seed == study.seeds[0] else []
+    for name in (*first, trained(seed), *(made(way, seed) for way in study.ways)):
+        place = places.get(name)
+        if place is None or not (place / METRICS).is_file():
+            continue
+        lines = (place / METRICS).read_text(encoding="utf-8").splitlines()
         records = [json.loads(line) for line in lines]
         for member in dict.fromkeys(record["member"] for record in records):
             own = [r for r in records if r["member"] == member and isinstance(r.get("loss"), float)]
@@ -94,7 +87,7 @@ def _curves(study: Study, seed: int, places: Mapping[str, Path]) -> list[Curve]:
 
 
 def _similarity(folder: Path) -> Similarity:
-    with np.load(folder / FILE) as found:
+    with np.load(folder / DIFFERENCES) as found:
         return Similarity(
             found["names"].tolist(), found["cosine"], found["layers"].tolist(), found["conflict"]
         )

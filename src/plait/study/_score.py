@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from torch import nn
 
-from plait.study._models import Ensemble, body, experts, on_task, said
+from plait.study._at import At, made
+from plait.study._models import said
 from plait.study._study import Study
+from plait.study.ways import Way
 from plait.tasks import CrossEntropy, Measured, Task, measure
 
 NUMBERS, SAID = "numbers.npz", "said.json"
@@ -23,34 +25,28 @@ def shown(study: Study, task: Task) -> list[int]:
     return np.unique(np.linspace(0, len(task.split("test")) - 1, study.pictures).astype(int)).tolist()
 
 
-def alone(study: Study, seed: int, folder: Path, needs: Mapping[str, Path]) -> None:
+def experts(at: At, folder: Path) -> None:
     """Each expert on its own task."""
-    heads = experts(needs, seed)
-    _measured(study, folder, lambda task: on_task(body(study.suite, heads[task.name]), task, heads))
+    _measured(at, folder, lambda task: at.on_task(at.body(at.experts[task.name]), task))
 
 
-def one(study: Study, model: str, seed: int, folder: Path, needs: Mapping[str, Path]) -> None:
-    """One body on all tasks, with each expert's head; a model that was trained on all, with its own."""
-    network, heads = body(study.suite, needs[model] / "model"), experts(needs, seed)
-    own = {task.name: needs[model] / "model" for task in study.suite.tasks}
-    brings = any((needs[model] / "model").glob("*/head.safetensors"))
-    _measured(study, folder, lambda task: on_task(network, task, own if brings else heads))
+def base(at: At, folder: Path) -> None:
+    """The base on all tasks, with each expert's head."""
+    _measured(at, folder, at.one(at.base, at.experts))
 
 
-def together(study: Study, seed: int, folder: Path, needs: Mapping[str, Path]) -> None:
-    """All experts asked at once."""
-    heads = experts(needs, seed)
-    bodies = [body(study.suite, path) for path in heads.values()]
-    _measured(study, folder, lambda task: Ensemble(bodies, task, heads))
+def way(one: Way, at: At, folder: Path) -> None:
+    """A way on all tasks."""
+    _measured(at, folder, one.answers(at, at.folders.get(made(at.name, at.seed))))
 
 
-def _measured(study: Study, folder: Path, network: Callable[[Task], nn.Module]) -> None:
+def _measured(at: At, folder: Path, network: Callable[[Task], nn.Module]) -> None:
     numbers, words = {}, {}
-    for task in study.suite.tasks:
+    for task in at.suite.tasks:
         model = network(task).eval()
-        added, broken = measure(model, task, study.split)
+        added, broken = measure(model, task, at.study.split)
         numbers[task.name], numbers[f"{task.name} nan"] = added, np.array(broken)
-        rows = shown(study, task)
+        rows = shown(at.study, task)
         words[task.name] = said(model, task, rows) if rows else []
     np.savez(folder / NUMBERS, **numbers)  # pyright: ignore[reportArgumentType]
     (folder / SAID).write_text(json.dumps(words) + "\n", encoding="utf-8")

@@ -2,47 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plait.checkpoint import load_into, open_model
 from plait.errors import InputError, nearest, noted, raise_all
-from plait.fleet import Member
-from plait.methods import METHODS, Option
 from plait.recipe import read_yaml, validate
-from plait.study._document import StudyDocument, TuningDocument, WayDocument
+from plait.study._document import BaseDocument, StudyDocument, TuningDocument
+from plait.study._training import BACKENDS, joined, problems_of_settings
+from plait.study.ways import Way
 from plait.tasks import Suite, load_suite
 
 #: Names that rows of a report have already.
 TAKEN = ("base", "experts")
-#: What a member is besides its settings.
-_NOT_SETTINGS = ("name", "task", "start", "seed", "lora")
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way of becoming one.
-
-    Args:
-        name: in tables.
-        kind: `merge`, `train` or `ensemble`.
-        method: of a merge.
-        options: of a merge; fixed.
-        grid: of a merge: the settings that are tried, at least one (empty, if nothing is tuned).
-        settings: of joint training's member.
-        weights: task → its share of joint training's examples; by size if None.
-    """
-
-    name: str
-    kind: str
-    method: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    grid: tuple[Mapping[str, Any], ...] = ({},)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    weights: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,9 +27,10 @@ class Study:
         name: of the study.
         suite: whose tasks; one expert for each.
         seeds: experts, joint training and merges are made once for each.
+        base: a checkpoint, or how it is trained; the suite's own if None.
         experts: settings of every expert's `Member`.
         backend: of the experts' fleet.
-        ways: of becoming one.
+        ways: name → a way of becoming one.
         tuning: how many settings each way may try, and on which split.
         split: that is measured.
         bootstrap: draws of an interval.
@@ -67,9 +42,10 @@ class Study:
     name: str
     suite: Suite
     seeds: tuple[int, ...]
+    base: str | BaseDocument | None
     experts: Mapping[str, Any]
     backend: str
-    ways: tuple[Way, ...]
+    ways: Mapping[str, Way]
     tuning: TuningDocument
     split: str
     bootstrap: int
@@ -102,29 +78,29 @@ def load_study(path: str | Path, *, data: str | Path | None = None) -> Study:
             problems.append(InputError(f"seed {seed} is below 0 or there twice", where=where))
     settings = dict(typed.experts)
     backend = settings.pop("backend", "auto")
-    problems += _settings(settings, document.locate(("experts",)))
-    if backend not in ("auto", "sequential", "stacked"):
+    problems += problems_of_settings(settings, document.locate(("experts",)))
+    if backend not in BACKENDS:
         where, hint = document.locate(("experts", "backend")), "auto, sequential or stacked"
         problems.append(InputError(f"there is no backend `{backend}` for experts", where=where, hint=hint))
-    ways = []
     for name, way in typed.ways.items():
-        found, wrong = _way(name, way, typed, settings, document.locate(("ways", name)))
-        ways.append(found)
-        problems += wrong
+        where = document.locate(("ways", name))
+        problems += _problems_of_name(name, where) + way.problems(typed, where)
     if typed.reference is not None and typed.reference not in typed.ways:
         hint = nearest(typed.reference, typed.ways)
         where = document.locate(("reference",))
         problems.append(InputError(f"there is no way `{typed.reference}`", where=where, hint=hint))
+    base = _beside(Path(path), typed.base) if isinstance(typed.base, str) else typed.base
     suite = None
     with noted(problems):
         suite = _suite(typed, Path(path), data)
     if suite is not None:
         problems += _splits(suite, typed, document.locate(("suite",)))
+        problems += _problems_of_base(suite, base, settings, document.locate(("base",)))
     raise_all(problems)
     assert suite is not None
     return Study(
-        typed.study, suite, tuple(typed.seeds), settings, backend, tuple(ways), typed.tuning, typed.split,
-        typed.bootstrap, typed.reference, typed.pictures, typed.about,
+        typed.study, suite, tuple(typed.seeds), base, settings, backend, typed.ways, typed.tuning,
+        typed.split, typed.bootstrap, typed.reference, typed.pictures, typed.about,
     )  # fmt: skip
 
 
@@ -133,10 +109,34 @@ def _suite(typed: StudyDocument, path: Path, data: str | Path | None) -> Suite:
     return load_suite(own, data, tasks=typed.tasks)
 
 
+def _beside(path: Path, base: str) -> str:
+    """A checkpoint's reference; one in the study's folder is found there."""
+    own = path.parent / base
+    return str(own) if own.exists() else base
+
+
+def _problems_of_base(
+    suite: Suite, base: str | BaseDocument | None, experts: Mapping[str, Any], where: str
+) -> list[InputError]:
+    problems: list[InputError] = []
+    if isinstance(base, str):
+        with noted(problems):
+            load_into(suite.base(), open_model(base))
+    elif base is not None:
+        problems += problems_of_settings(joined(experts, base.settings), where)
+        known = [task.name for task in suite.tasks]
+        problems += [
+            InputError(f"there is no task `{task}`", where=where, hint=nearest(task, known))
+            for task in base.tasks or ()
+            if task not in known
+        ]
+    return problems
+
+
 def _splits(suite: Suite, typed: StudyDocument, where: str) -> list[InputError]:
     """Tasks without a split that the study needs."""
     needed = {"train", typed.split}
-    if any(way.tune for way in typed.ways.values()):
+    if any(way.tuned for way in typed.ways.values()):
         needed.add(typed.tuning.split)
     problems = [
         InputError(f"task `{task.name}` has no split `{split}`, which the study needs", where=where)
@@ -145,85 +145,15 @@ def _splits(suite: Suite, typed: StudyDocument, where: str) -> list[InputError]:
         if split not in task.splits
     ]
     for way in typed.ways.values():
-        for task in way.weights or {}:
-            if task not in [each.name for each in suite.tasks]:
-                hint = nearest(task, [each.name for each in suite.tasks])
-                problems.append(InputError(f"there is no task `{task}`", where=where, hint=hint))
+        problems += way.problems_of_suite(suite, where)
     return problems
 
 
-def _settings(settings: Mapping[str, Any], where: str) -> list[InputError]:
-    """What no member could have."""
-    known = [entry.name for entry in fields(Member) if entry.name not in _NOT_SETTINGS]
-    problems = [
-        InputError(f"experts have no setting `{name}`", where=where, hint=nearest(name, known))
-        for name in settings
-        if name not in known and name != "backend"
-    ]
-    if not problems:
-        try:
-            Member(name="expert", **settings)
-        except InputError as error:
-            problems.append(error.located(lambda _: where))
-    return problems
-
-
-def _way(
-    name: str, way: WayDocument, typed: StudyDocument, experts: Mapping[str, Any], where: str
-) -> tuple[Way, list[InputError]]:
-    problems = []
+def _problems_of_name(name: str, where: str) -> list[InputError]:
+    """A way's name that means something else already."""
     if name.startswith("score "):
         hint = "steps that measure are called so: call it otherwise"
-        problems.append(InputError(f"`{name}` would be a step of two meanings", where=where, hint=hint))
+        return [InputError(f"`{name}` would be a step of two meanings", where=where, hint=hint)]
     if name in TAKEN:
-        problems.append(
-            InputError(f"`{name}` is a row of every report", where=where, hint="call it otherwise")
-        )
-    if way.kind == "train":
-        settings = {**experts, **way.settings}
-        if {"steps", "epochs"} <= settings.keys():  # a way's own length replaces the experts'
-            settings.pop("steps" if "epochs" in way.settings else "epochs")
-        problems += _settings(settings, where)
-        return Way(name, "train", settings=settings, weights=way.weights), problems
-    if way.kind == "ensemble":
-        return Way(name, "ensemble"), problems
-    method = way.merge or ""
-    if method not in METHODS:
-        problems.append(
-            InputError(f"there is no method `{method}`", where=where, hint=nearest(method, METHODS))
-        )
-        return Way(name, "merge", method), problems
-    options = {option.name: option for option in METHODS[method].options}
-    for key, values in [*((k, [v]) for k, v in way.options.items()), *way.tune.items()]:
-        if key not in options:
-            hint = nearest(key, options)
-            problems.append(InputError(f"method `{method}` has no option `{key}`", where=where, hint=hint))
-        elif key in way.options and key in way.tune:
-            problems.append(InputError(f"`{key}` is both set and tuned", where=where))
-        elif not values:
-            problems.append(InputError(f"`{key}` has no value to try", where=where))
-        else:
-            problems += [
-                InputError(f"`{key}` is {value!r}", where=where, hint=f"give {options[key].allowed}")
-                for value in values
-                if not _fits(options[key], value)
-            ]
-    grid = [dict(zip(way.tune, values, strict=True)) for values in itertools.product(*way.tune.values())]
-    if len(grid) > typed.tuning.budget:
-        what = f"it tries {len(grid)} settings, and each way may try {typed.tuning.budget}"
-        problems.append(InputError(what, where=where, hint="try fewer, or raise tuning.budget for all"))
-    return Way(name, "merge", method, way.options, tuple(grid)), problems
-
-
-def _fits(option: Option, value: Any) -> bool:
-    """Whether an option takes a value."""
-    if option.choices:
-        return value in option.choices
-    if option.kind == "str":
-        return isinstance(value, str)
-    if option.kind == "bool":
-        return isinstance(value, bool)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return False
-    low, high = option.low, option.high
-    return (low is None or value >= low) and (high is None or value <= high)
+        return [InputError(f"`{name}` is a row of every report", where=where, hint="call it otherwise")]
+    return []

@@ -19,7 +19,7 @@ from plait.tasks._metrics import (
     perplexity,
 )
 from plait.tasks._mixture import Heads, Mixed, MixedLoss, in_memory, mixture, padding
-from plait.tasks._network import with_head
+from plait.tasks._network import at_rest, with_head
 from plait.tasks._packages import Debian, Hub, PyPI
 from plait.tasks._packing import check_packing
 from plait.tasks._pass import broken
@@ -70,6 +70,7 @@ __all__ = [
     "Unavailable",
     "accuracy",
     "as_examples",
+    "at_rest",
     "bits_per_byte",
     "broken",
     "check_labels",

@@ -81,8 +81,15 @@ class Task:
 
     def renamed(self, name: str) -> Task:
         """The same task under another name."""
+        return self._changed("name", name)
+
+    def with_head(self, head: nn.Module) -> Task:
+        """The same task with another head, of the same shape."""
+        return self._changed("head", head)
+
+    def _changed(self, name: str, value: Any) -> Task:
         other = copy.copy(self)  # its data were looked through already
-        object.__setattr__(other, "name", name)
+        object.__setattr__(other, name, value)
         return other
 
 

@@ -1,0 +1,121 @@
+"""Where a step stands: its study and seed, and what the steps before it left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from plait.checkpoint import load_into, open_model
+from plait.tasks import Headed, Suite, Task, measure, with_head
+
+if TYPE_CHECKING:
+    from plait.study._study import Study
+
+BASE, SIMILARITY = "base", "similarity"
+#: Task → folder of its expert, in the folder of the step that trained them.
+INDEX = "models.json"
+#: Task → its expert's score, in the folder of the step that measured them for tuning.
+BOUNDS = "bounds.json"
+
+
+def trained(seed: int) -> str:
+    """The step that trains experts."""
+    return f"experts @{seed}"
+
+
+def bounded(seed: int) -> str:
+    """The step that measures experts on the split that settings are chosen by."""
+    return f"score experts for tuning @{seed}"
+
+
+def made(way: str, seed: int) -> str:
+    """The step that makes a way's model."""
+    return f"{way} @{seed}"
+
+
+def scored(model: str, seed: int) -> str:
+    """The step that measures a model."""
+    return f"score {model} @{seed}"
+
+
+@dataclass(frozen=True)
+class At:
+    """Where a step stands.
+
+    Args:
+        study: it belongs to.
+        seed: of what it draws.
+        name: of the way that it makes or measures, or of the step.
+        folders: of the steps that it needs, by their names.
+    """
+
+    study: Study
+    seed: int
+    name: str
+    folders: Mapping[str, Path]
+
+    @property
+    def suite(self) -> Suite:
+        """Whose tasks are learned."""
+        return self.study.suite
+
+    @property
+    def base(self) -> Path:
+        """The base's checkpoint."""
+        return self.folders[BASE] / "model"
+
+    @cached_property
+    def experts(self) -> dict[str, Path]:
+        """Task → its expert's folder: a checkpoint, and `head.safetensors` if the task has a head."""
+        folder = self.folders[trained(self.seed)]
+        found = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        return {task: folder / own for task, own in found.items()}
+
+    @cached_property
+    def bounds(self) -> dict[str, float]:
+        """Task → its own expert's score on the split that settings are chosen by."""
+        return json.loads((self.folders[bounded(self.seed)] / BOUNDS).read_text(encoding="utf-8"))
+
+    def body(self, folder: Path) -> nn.Module:
+        """The suite's network with a folder's weights."""
+        return load_into(self.suite.base(), open_model(str(folder))).eval()
+
+    def filled(self, state: Mapping[str, Tensor]) -> nn.Module:
+        """The suite's network with a merge's weights."""
+        return load_into(self.suite.base(), open_model(dict(state))).eval()
+
+    def on_task(self, network: nn.Module, task: Task, heads: Mapping[str, Path] | None = None) -> nn.Module:
+        """A body with a task's head: that of the task's expert, or of other folders."""
+        own = (heads or self.experts)[task.name] if task.head is not None else None
+        return with_head(network, task, own, own=False, where="the model")
+
+    def with_head_of(self, task: Task, folder: Path) -> Task:
+        """The task, with the head that a folder holds to start from."""
+        if task.head is None:
+            return task
+        headed = with_head(nn.Identity(), task, folder, own=False, where="the model")
+        assert isinstance(headed, Headed)
+        return task.with_head(headed.head)
+
+    def one(self, folder: Path, heads: Mapping[str, Path] | None = None) -> Callable[[Task], nn.Module]:
+        """One body for all tasks.
+
+        Args:
+            folder: its checkpoint.
+            heads: task → folder of its head. If None, those in the folder if it has any, else the experts'.
+        """
+        network = self.body(folder)
+        if heads is None and any(folder.glob("*/head.safetensors")):
+            heads = {task.name: folder for task in self.suite.tasks}
+        return lambda task: self.on_task(network, task, heads)
+
+    def measured(self, network: nn.Module, task: Task, split: str) -> float:
+        """The metric of a network (with the task's head) on a split."""
+        added, _ = measure(network, task, split)
+        return float(task.metric.summary(added.sum(0)))

@@ -1,0 +1,99 @@
+"""Training in studies: settings, checked beforehand, and fleets that a killed run goes on with."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plait.errors import InputError, nearest
+from plait.fleet import Fleet, Member
+
+if TYPE_CHECKING:
+    from plait.study._at import At
+
+#: Records of a step's training, as the fleet wrote them.
+METRICS = "metrics.jsonl"
+BACKENDS = ("auto", "sequential", "stacked")
+#: What a member is besides its settings.
+_NOT_SETTINGS = ("name", "task", "start", "seed", "lora")
+#: Rounds between a fleet's saves, so that a killed study loses little.
+_SAVE_EVERY = 200
+
+
+def joined(experts: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A way's settings: its own, and else the experts'; its length replaces theirs."""
+    settings = {name: value for name, value in experts.items() if name != "backend"} | dict(own)
+    if {"steps", "epochs"} <= settings.keys() and not {"steps", "epochs"} <= own.keys():
+        settings.pop("steps" if "epochs" in own else "epochs")
+    return settings
+
+
+def problems_of_settings(settings: Mapping[str, Any], where: str) -> list[InputError]:
+    """Settings that no member has, and values that they don't take."""
+    known = [entry.name for entry in fields(Member) if entry.name not in _NOT_SETTINGS]
+    problems = [
+        InputError(f"experts have no setting `{name}`", where=where, hint=nearest(name, known))
+        for name in settings
+        if name not in known
+    ]
+    if not problems:
+        try:
+            Member(name="expert", **settings)
+        except InputError as error:
+            problems.append(error.located(lambda _: where))
+    return problems
+
+
+def fit(
+    at: At,
+    learned: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    folder: Path,
+    *,
+    backend: Any = "auto",
+    start: Path | None = None,
+    seed: int | None = None,
+) -> dict[str, Path]:
+    """Train members at once, and go on if a save is there; the saves are not kept.
+
+    Args:
+        at: the suite and the seed.
+        learned: a member's name → its task, or the tasks that it learns.
+        settings: of all members.
+        folder: gets `models` and the records of training, and holds the saves meanwhile.
+        backend: of the fleet.
+        start: the checkpoint that members start from; the study's base if None.
+        seed: of the members; that of the step if None.
+
+    Returns:
+        a member's name → its folder.
+
+    Raises:
+        InputError: a member failed.
+    """
+    run = folder / "run"
+    own = at.seed if seed is None else seed
+    members = [Member(name=name, task=task, seed=own, **settings) for name, task in learned.items()]
+    fleet = Fleet(
+        members, at.suite, model=at.body(start or at.base), backend=backend, out=run, save_every=_SAVE_EVERY
+    )
+    fleet.fit(resume=run.is_dir())
+    failed = [name for name, status in fleet.status.items() if status == "failed"]
+    if failed:
+        hint = "lower its learning rate, or give it a clip"
+        raise InputError(f"member `{failed[0]}` failed", where=f"fleet of {len(members)}", hint=hint)
+    shutil.rmtree(folder / "models", ignore_errors=True)
+    saved = fleet.save(folder / "models")
+    shutil.copyfile(run / METRICS, folder / METRICS)
+    shutil.rmtree(run)
+    return dict(zip(learned, saved, strict=True))
+
+
+def fit_one(at: At, tasks: Any, settings: Mapping[str, Any], folder: Path, **more: Any) -> None:
+    """Train one member on some tasks at once; it becomes the folder's `model`."""
+    (saved,) = fit(at, {at.name: tasks}, settings, folder, **more).values()
+    saved.rename(folder / "model")
+    shutil.rmtree(folder / "models")

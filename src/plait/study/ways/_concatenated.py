@@ -1,0 +1,104 @@
+"""Rich representations: the experts' features side by side, read out by one linear head for each task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from plait.errors import InputError
+from plait.study._probe import probed
+from plait.study.ways._way import Way
+from plait.tasks import Batch, CrossEntropy, SquaredError, Suite, Task, at_rest
+
+if TYPE_CHECKING:
+    from plait.study._at import At
+
+_BATCH = 256
+
+
+class Concatenated(Way):
+    """`concatenate: experts`: CAT-n of Zhang & Bottou (arXiv:2212.07346), with bodies fine-tuned beforehand.
+
+    Each body's features are divided by their root mean square over a task's training examples, so that none
+    counts more for its scale; then the best linear head with a `ridge` is found.
+    """
+
+    kind: ClassVar[str] = "ensemble"
+
+    concatenate: Literal["experts"]
+    ridge: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+
+    @property
+    def method(self) -> str:
+        return "arXiv:2212.07346"
+
+    def problems_of_suite(self, suite: Suite, where: str) -> list[InputError]:
+        return [
+            InputError(
+                f"task `{task.name}` has no linear head to put on concatenated features",
+                where=where,
+                hint="this way is for tasks of classes or numbers whose head is one linear layer",
+            )
+            for task in suite.tasks
+            if not isinstance(task.head, nn.Linear) or not isinstance(task.loss, CrossEntropy | SquaredError)
+        ]
+
+    def make(self, at: At, folder: Path) -> None:
+        bodies = _bodies(at)
+        for number, task in enumerate(at.suite.tasks):
+            assert isinstance(task.head, nn.Linear)
+            assert isinstance(task.loss, CrossEntropy | SquaredError)
+            examples, rows, labels = task.split("train"), list[Tensor](), list[Tensor]()
+            for start in range(0, len(examples), _BATCH):
+                batch = examples.batch(range(start, min(start + _BATCH, len(examples))))
+                rows.append(torch.cat(_features(bodies, task, batch), 1))
+                labels.append(batch[task.loss.label])
+            features = torch.cat(rows)
+            blocks = features.reshape(len(features), len(bodies), -1).double()
+            scale = blocks.square().mean((0, 2)).sqrt().clamp(min=1e-12)
+            features = (blocks / scale[:, None]).flatten(1)
+            classes = isinstance(task.loss, CrossEntropy)
+            head = probed(features, torch.cat(labels), task.head.out_features, self.ridge, classes=classes)
+            held = {"weight": head.weight.data, "bias": head.bias.data, "scale": scale.float()}
+            save_file(held, str(folder / f"head-{number}.safetensors"))
+
+    def answers(self, at: At, folder: Path | None) -> Callable[[Task], nn.Module]:
+        assert folder is not None
+        bodies, place = _bodies(at), {task.name: n for n, task in enumerate(at.suite.tasks)}
+        return lambda task: _Concatenation(
+            bodies, task, load_file(str(folder / f"head-{place[task.name]}.safetensors"))
+        )
+
+
+class _Concatenation(nn.Module):
+    """Bodies with one head on all their features; called with a batch."""
+
+    def __init__(self, bodies: Sequence[nn.Module], task: Task, held: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.bodies, self.task, self.scale = nn.ModuleList(bodies), task, held.pop("scale")
+        outputs, inputs = held["weight"].shape
+        self.head = nn.Linear(inputs, outputs)
+        self.head.load_state_dict(held)
+
+    def forward(self, batch: Batch) -> Tensor:
+        found = _features(list(self.bodies), self.task, batch)
+        return self.head(torch.cat([each / scale for each, scale in zip(found, self.scale, strict=True)], 1))
+
+
+def _bodies(at: At) -> list[nn.Module]:
+    return [at.body(path) for path in at.experts.values()]
+
+
+def _features(bodies: Sequence[nn.Module], task: Task, batch: Batch) -> list[Tensor]:
+    """What each body gives the task's head: `(n, width)`."""
+    found = []
+    for body in bodies:
+        with at_rest(body):
+            found.append(task.meet(body, batch).float())
+    return found

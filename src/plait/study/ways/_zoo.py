@@ -1,0 +1,121 @@
+"""Model Zoo: a growing ensemble of networks, each trained on a few tasks, hard ones more often."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+from torch import nn
+
+from plait.errors import InputError
+from plait.study._models import Averaged
+from plait.study._training import METRICS, fit_one, joined, problems_of_settings
+from plait.study.ways._way import Way
+from plait.tasks import Task, at_rest
+
+if TYPE_CHECKING:
+    from plait.study._at import At
+    from plait.study._document import StudyDocument
+
+#: Tasks of each network, in the order of training.
+_LEARNED = "learned.json"
+_BATCH = 256
+
+
+class Zoo(Way):
+    """`zoo: b`: tasks arrive one by one, in the suite's order; each time a network learns the newest and up
+    to b − 1 earlier ones, drawn by how badly the ensemble does on their training examples. A task is answered
+    by the mean of the probabilities of all networks that learned it. Ramesh & Chaudhari, arXiv:2106.03027.
+    """
+
+    kind: ClassVar[str] = "ensemble"
+    of_experts: ClassVar[bool] = False
+
+    zoo: int = Field(ge=1)
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def method(self) -> str:
+        return "arXiv:2106.03027"
+
+    def problems(self, study: StudyDocument, where: str) -> list[InputError]:
+        return problems_of_settings(joined(study.experts, self.settings), where)
+
+    def facts(self, at: At) -> dict[str, Any]:
+        return {"settings": joined(at.study.experts, self.settings)}
+
+    def make(self, at: At, folder: Path) -> None:
+        learned = _read(folder)
+        settings = joined(at.study.experts, self.settings)
+        for number in range(len(learned), len(at.suite.tasks)):
+            known, newest = at.suite.tasks[:number], at.suite.tasks[number]
+            losses = {task.name: _loss(_ensemble(at, folder, learned, task), task) for task in known}
+            chosen = [newest.name, *drawn(losses, self.zoo - 1, seed=[at.seed, number])]
+            place = folder / f"member-{number}"
+            shutil.rmtree(place / "model", ignore_errors=True)
+            fit_one(at, chosen, settings, place, seed=at.seed + 1_000_003 * number)
+            learned.append(chosen)
+            (folder / _LEARNED).write_text(json.dumps(learned) + "\n", encoding="utf-8")
+        with (folder / METRICS).open("w", encoding="utf-8") as metrics:
+            for number in range(len(learned)):
+                for line in (folder / f"member-{number}" / METRICS).read_text("utf-8").splitlines():
+                    record = json.loads(line) | {"member": f"{at.name}, member {number + 1}"}
+                    metrics.write(json.dumps(record) + "\n")
+
+    def answers(self, at: At, folder: Path | None) -> Callable[[Task], nn.Module]:
+        assert folder is not None
+        learned = _read(folder)
+        return lambda task: _ensemble(at, folder, learned, task)
+
+
+def drawn(losses: Mapping[str, float], count: int, *, seed: list[int]) -> list[str]:
+    """Earlier tasks for the next network, without replacement.
+
+    Args:
+        losses: task → the ensemble's mean loss on its training examples.
+        count: how many are wanted; all, if there are no more.
+        seed: of the draw.
+
+    Returns:
+        Names; each drawn with a weight of exp((ℓ − mean ℓ) / mean ℓ), kept within 10⁻⁴ and 10³.
+    """
+    names, count = list(losses), min(count, len(losses))
+    if count < 1:
+        return []
+    values = np.array([losses[name] for name in names])
+    mean = values.mean()
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        weights = np.exp((values - mean) / mean)
+    weights = np.clip(np.nan_to_num(weights, nan=1.0, posinf=math.inf), 1e-4, 1e3)
+    picked = np.random.default_rng(seed).choice(len(names), count, replace=False, p=weights / weights.sum())
+    return [names[place] for place in picked]
+
+
+def _read(folder: Path) -> list[list[str]]:
+    """What each network of an ensemble learned, as far as it has come."""
+    file = folder / _LEARNED
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+
+
+def _ensemble(at: At, folder: Path, learned: list[list[str]], task: Task) -> nn.Module:
+    """The networks that learned a task."""
+    places = [folder / f"member-{n}" / "model" for n, tasks in enumerate(learned) if task.name in tasks]
+    members = [at.on_task(at.body(place), task, {task.name: place}) for place in places]
+    return Averaged(members, task).eval()
+
+
+def _loss(network: nn.Module, task: Task) -> float:
+    """A network's mean loss on a task's training examples."""
+    examples, values, weights = task.split("train"), 0.0, 0.0
+    with at_rest(network):
+        for start in range(0, len(examples), _BATCH):
+            batch = examples.batch(range(start, min(start + _BATCH, len(examples))))
+            value, weight = task.loss(task.outputs(network, batch), batch)
+            values, weights = values + float(value.sum()), weights + float(weight.sum())
+    return values / weights
