@@ -46,6 +46,7 @@ class Tuning:
 TUNING = {
     "glyphs": Tuning(steps=600, batch_size=32, lr=1e-3),
     "bytes": Tuning(steps=200, batch_size=16, lr=1e-3),
+    "smollm2": Tuning(steps=30, batch_size=4, lr=1e-4, rows=12),
     "text": Tuning(steps=200, batch_size=16, lr=2e-4, probed=True),
 }
 

@@ -14,7 +14,8 @@ import pytest
 from sample_results import MADE, MODELS, TASKS, costs, sample, similarity
 from scipy import stats
 
-from plait.report._shares import averages, holm, paired_tests, seed_averages
+from plait.errors import InputError
+from plait.report._shares import averages, expectations, holm, paired_tests, seed_averages
 from plait.report._table import Number, Table
 from plait.report._tables import tables
 from plait.tasks import NOTE, Score, Scores
@@ -116,6 +117,30 @@ def test_the_test_is_paired_over_examples_and_corrected():
     order = np.argsort(ps)
     stepped = np.maximum.accumulate([min(1, ps[i] * (len(ps) - k)) for k, i in enumerate(order)])
     assert [corrected[i] for i in order] == pytest.approx(list(stepped), rel=1e-6)
+
+
+def test_what_was_expected_is_tested_as_a_family_of_its_own():
+    results = replace(RESULTS, expected=[("experts", "base"), ("average", MODELS[2]), (MODELS[2], "average")])
+    found = expectations(results)
+    known = {each.model: each for each in paired_tests(RESULTS)}[MODELS[2]]
+    assert found[2].test.value == pytest.approx(known.value)
+    assert found[2].test.p == pytest.approx(known.p)
+    assert found[1].test.value == pytest.approx(-known.value)
+    assert [each.test.corrected for each in found] == pytest.approx(holm([each.test.p for each in found]))
+    gap = [VALUE[s, "experts", t] - VALUE[s, "base", t] for s in range(3) for t in TASKS]
+    of = [VALUE[s, "experts", t] for s in range(3) for t in TASKS]
+    assert found[0].test.value == pytest.approx(np.mean(np.divide(gap, of)))
+    assert found[0].outcome == "holds"
+    assert {found[1].outcome, found[2].outcome} in ({"holds", "the opposite"}, {"not shown"})
+    _, *lines = read(results, "expected")
+    assert [line[0] for line in lines] == [f"{a} > {b}" for a, b in results.expected]
+    assert [line[-1] for line in lines] == [each.outcome for each in found]
+    assert found[0].told.startswith("experts > base: holds (+")
+
+
+def test_an_expectation_of_no_model_is_refused():
+    with pytest.raises(InputError, match="`expected` is `expert`, which has no scores"):
+        replace(RESULTS, expected=[("expert", "base")])
 
 
 def test_holm_of_a_worked_example():

@@ -25,6 +25,7 @@ suite: suite.yaml
 experts: {backend: sequential, steps: 40, batch_size: 16, lr: 0.01}
 tuning: {budget: 3}
 reference: average
+expect: [experts > base, joint > average]
 bootstrap: 50
 ways:
   average: {merge: linear}

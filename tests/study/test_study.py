@@ -274,6 +274,8 @@ def test_a_killed_study_goes_on_without_repeating_a_finished_step(tmp_path: Path
         ("backend: sequential", "backend: magic", "no backend `magic`"),
         ("bootstrap: 50", "seeds: [1, 1]", "there twice"),
         ("bootstrap: 50", "split: train", "split"),
+        ("experts > base", "experts > bass", "no way `bass`"),
+        ("experts > base", "experts", "`experts` compares nothing"),
         ("train: joint,", "train: joint, weights: {first: 1, nope: 1},", "no task `nope`"),
     ],
 )
@@ -318,6 +320,12 @@ def test_the_command_tells_steps_and_report(ran: Path) -> None:
     told = json.loads(found.stdout)
     assert Path(told["report"]).is_file()
     assert all(each["cached"] for each in told["steps"])
+    expected = {(each["better"], each["worse"]): each for each in told["expected"]}
+    assert expected["experts", "base"]["outcome"] == "holds"
+    assert expected["experts", "base"]["test"]["value"] > 0.05
+    words = CliRunner().invoke(app, ["run", str(ran / "study.yaml"), "-o", str(ran / "out")]).stdout
+    assert "expected experts > base: holds (+" in words
+    assert "expected joint > average:" in words
 
 
 def test_the_demo_is_a_study_of_eight_merges_with_one_budget(

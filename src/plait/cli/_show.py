@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +23,16 @@ def printable(text: str) -> str:
 
 
 def print_json(content: Any) -> None:
-    """Print a value as JSON."""
-    print(json.dumps(content, indent=2, default=str))
+    """Print a value as JSON; numbers that JSON has no word for are null."""
+    print(json.dumps(_finite(content), indent=2, default=str, allow_nan=False))
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 #: Rows up to which a terminal gets a table that is folded to its width.

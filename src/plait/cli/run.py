@@ -29,8 +29,12 @@ def run(
 
     found = run_study(study, out, resume=resume, data=data, told=None if as_json else _tell)
     if as_json:
-        print_json({"report": str(found.report), "steps": [asdict(step) for step in found.steps]})
+        expected = [{**asdict(each), "outcome": each.outcome} for each in found.expected]
+        steps = [asdict(step) for step in found.steps]
+        print_json({"report": str(found.report), "steps": steps, "expected": expected})
     else:
+        for each in found.expected:
+            print(f"expected {each.told}")
         print(f"report: {found.report}")
 
 

@@ -33,7 +33,7 @@ from plait.recipe._tokenizer_files import (
 )
 from plait.recipe._values import Kind, layer_position
 from plait.recipe._vocabulary import AddedToken, Vocabulary
-from plait.recipe._yaml import parse_yaml, read_yaml
+from plait.recipe._yaml import YamlDocument, parse_yaml, read_yaml
 
 __all__ = [
     "CHAT_TEMPLATES",
@@ -61,6 +61,7 @@ __all__ = [
     "Tokenizer",
     "Use",
     "Vocabulary",
+    "YamlDocument",
     "align_tables",
     "align_vocabularies",
     "build_recipe",

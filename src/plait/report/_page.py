@@ -26,7 +26,7 @@ from plait.tasks import NOTE
 _ORDER = (
     ("averages", "Averages", ("averages",), ("averages",), ("averages_by_seed",)),
     ("tasks", "Task by task", ("normalised",), (), ("normalised", "scores", "scores_by_seed")),
-    ("tests", "Tests", (), ("tests",), ()),
+    ("tests", "Tests", (), ("expected", "tests"), ()),
     ("vectors", "Task vectors", ("cosine", "conflict"), (), ("cosine", "conflict")),
     ("training", "Training", ("curves",), (), ()),
     ("tuning", "Tuning", ("tuning",), ("tuning",), ("trials",)),

@@ -139,6 +139,7 @@ class Results:
         pictures: test examples to look at.
         missing: task → why it is not here.
         notes: further sentences that a reader must know.
+        expected: pairs of models, of which the first was expected to be better.
 
     Raises:
         InputError: tables do not belong together, or a name has no scores.
@@ -160,6 +161,7 @@ class Results:
     pictures: Sequence[Picture] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    expected: Sequence[tuple[str, str]] = ()
 
     def __post_init__(self) -> None:
         _check_scores(self)
@@ -214,7 +216,8 @@ def _check_scores(results: Results) -> None:
     lacking = [(m, *t) for m in first.models for t in {k[1:] for k in cells} if (m, *t) not in cells]
     if lacking:
         raise InputError(f"there is no score for {' / '.join(sorted(lacking)[0])}", where="the report")
-    for what, name in (("experts", results.experts), ("reference", results.reference)):
+    named = [("expected", name) for pair in results.expected for name in pair]
+    for what, name in (("experts", results.experts), ("reference", results.reference), *named):
         if name is not None and name not in first.models:
             hint = nearest(name, first.models)
             raise InputError(f"`{what}` is `{name}`, which has no scores", where="the report", hint=hint)

@@ -8,7 +8,15 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from plait.report._results import Results
-from plait.report._shares import Paired, averages, paired_tests, plain_averages, seed_averages, shares
+from plait.report._shares import (
+    Paired,
+    averages,
+    expectations,
+    paired_tests,
+    plain_averages,
+    seed_averages,
+    shares,
+)
 from plait.report._table import Cell, Number, Table, places_of, spread
 from plait.tasks import NOTE, Average, Score, marked
 
@@ -25,6 +33,7 @@ def score_tables(results: Results) -> list[Table]:
         _averages(results),
         _scores(results),
         _normalised(results),
+        _expected(results),
         _tests(results),
         _by_seed(results),
         _tidy(results),
@@ -143,6 +152,27 @@ def _by_seed(results: Results) -> Table | None:
     return Table("averages_by_seed", title, columns, lines, noted(results))
 
 
+def _expected(results: Results) -> Table | None:
+    """What was expected, and what came of it."""
+    found = expectations(results)
+    if not found:
+        return None
+    seeds = len(results.seeds)
+    lines = [
+        [
+            f"{each.better} > {each.worse}",
+            _points(each.test),
+            f"{each.test.seeds} of {seeds}",
+            _p(each.test.corrected),
+            each.outcome,
+        ]
+        for each in found
+    ]
+    columns = ["expected", marked("difference, points", bool(results.semi_synthetic))]
+    columns += ["seeds better", "p (Holm)", "outcome"]
+    return Table("expected", "What was expected beforehand", columns, lines, [DRAWS, *noted(results)])
+
+
 def _tests(results: Results) -> Table | None:
     found = paired_tests(results)
     if not found:
@@ -151,7 +181,7 @@ def _tests(results: Results) -> Table | None:
     lines = [
         [
             each.model,
-            Number(100 * each.value, None, 100 * each.low, 100 * each.high, 1),
+            _points(each),
             f"{each.tasks} of {count}",
             f"{each.seeds} of {seeds}",
             _p(each.p),
@@ -163,6 +193,10 @@ def _tests(results: Results) -> Table | None:
     columns = ["model", "difference, points", "tasks better", "seeds better", "p", "p (Holm)", "verdict"]
     columns[1] = marked(columns[1], bool(results.semi_synthetic))
     return Table("tests", f"Against {results.reference}", columns, lines, [DRAWS, *noted(results)])
+
+
+def _points(test: Paired) -> Number:
+    return Number(100 * test.value, None, 100 * test.low, 100 * test.high, 1)
 
 
 def _p(value: float) -> Cell:

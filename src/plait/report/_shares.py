@@ -1,4 +1,4 @@
-"""Scores as shares of the experts', their averages, and paired tests against one way.
+"""Scores as shares of the experts', their averages, and paired tests of models against others.
 
 A task counts once, by its first metric. A share is score / expert's, or expert's / score where lower is
 better, within each seed.
@@ -29,7 +29,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Paired:
-    """A way against the reference.
+    """A model against another, such as a way against the reference.
 
     Args:
         model: its name.
@@ -118,18 +118,58 @@ def paired_tests(results: Results) -> list[Paired]:
     """Every way, joint training and ensemble against the reference; nothing without one."""
     if results.reference is None:
         return []
-    values = shares(results)
-    against = results.models.index(results.reference)
     others = [
         m for m in results.models if m != results.reference and results.kind(m) not in ("base", "experts")
     ]
-    found = []
-    base = _draws(results, results.reference)
-    for model in others:
-        gap = values[results.models.index(model)] - values[against]
-        drawn = _draws(results, model)
-        draws = None if drawn is None or base is None else drawn - base
-        low, high, p = _judged(float(gap.mean()), draws)
+    return _paired(results, [(model, results.reference) for model in others])
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What was expected of two models, and what came of it.
+
+    Args:
+        better: the model that should be better.
+        worse: the other.
+        test: of the first against the second.
+    """
+
+    better: str
+    worse: str
+    test: Paired
+
+    @property
+    def outcome(self) -> str:
+        """`holds`, `not shown` (p ≥ 0.05), `the opposite`, or `no test` without examples."""
+        if math.isnan(self.test.corrected):
+            return "no test"
+        if self.test.corrected >= 0.05:
+            return "not shown"
+        return "holds" if self.test.value > 0 else "the opposite"
+
+    @property
+    def told(self) -> str:
+        """`A > B: holds (+2.1 points [1.0, 3.2], p = 0.001)`."""
+        test = self.test
+        between = "" if math.isnan(test.low) else f" [{100 * test.low:.1f}, {100 * test.high:.1f}]"
+        p = "" if math.isnan(test.corrected) else f", p = {test.corrected:.2g}"
+        return f"{self.better} > {self.worse}: {self.outcome} ({100 * test.value:+.1f} points{between}{p})"
+
+
+def expectations(results: Results) -> list[Expectation]:
+    """Each of `results.expected`, tested; p-values are corrected for all of them."""
+    tests = _paired(results, results.expected)
+    return [Expectation(*pair, test) for pair, test in zip(results.expected, tests, strict=True)]
+
+
+def _paired(results: Results, pairs: Sequence[tuple[str, str]]) -> list[Paired]:
+    """Models against others; p-values are corrected for all of them."""
+    values, found = shares(results), []
+    draws = {model: _draws(results, model) for pair in pairs for model in pair}
+    for model, other in pairs:
+        gap = values[results.models.index(model)] - values[results.models.index(other)]
+        one, two = draws[model], draws[other]
+        low, high, p = _judged(float(gap.mean()), None if one is None or two is None else one - two)
         tasks = int((gap.mean(axis=0) > 0).sum())
         found.append(Paired(model, float(gap.mean()), low, high, tasks, int((gap.mean(axis=1) > 0).sum()), p))
     corrected = holm([each.p for each in found])

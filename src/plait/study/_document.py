@@ -51,5 +51,6 @@ class StudyDocument(Keys):
     split: Literal["test", "validation"] = "test"
     bootstrap: int = Field(default=1000, ge=0)
     reference: str | None = None
+    expect: list[str] = Field(default_factory=list)
     pictures: int = Field(default=1, ge=0)
     about: str = ""

@@ -32,6 +32,7 @@ def results(study: Study, out: Path, done: Mapping[str, Done]) -> Results:
         seeds=list(study.seeds),
         experts=EXPERTS,
         reference=study.reference,
+        expected=study.expected,
         groups={name: way.kind for name, way in ways.items()} | {BASE: BASE, EXPERTS: EXPERTS},
         methods={name: way.method for name, way in ways.items() if way.method is not None},
         trials=[trial for seed in study.seeds for trial in _trials(study, seed, places)],

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import nn
 
 from plait.errors import InputError
-from plait.report import write_report
+from plait.report import Expectation, expectations, write_report
 from plait.study._plan import planned
 from plait.study._results import results
 from plait.study._steps import Done, run_steps
@@ -28,10 +28,12 @@ class StudyRun:
     Args:
         report: the HTML file.
         steps: what became of each step, in order.
+        expected: what was expected beforehand, and what came of it.
     """
 
     report: Path
     steps: tuple[Done, ...]
+    expected: tuple[Expectation, ...] = ()
 
     @property
     def ran(self) -> list[str]:
@@ -65,10 +67,11 @@ def run_study(
     known = replace(known, suite=replace(known.suite, base=_once(known.suite.base)))
     _claim(known, out)
     done = run_steps(planned(known), out, resume=resume, told=told)
-    report = write_report(results(known, out, done), out / "report")
+    found = results(known, out, done)
+    report = write_report(found, out / "report")
     if not isinstance(study, Study):
         shutil.copyfile(study, out / "study.yaml")
-    return StudyRun(report, tuple(done.values()))
+    return StudyRun(report, tuple(done.values()), tuple(expectations(found)))
 
 
 def _once(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from plait.checkpoint import load_into, open_model
 from plait.errors import InputError, nearest, noted, raise_all
-from plait.recipe import read_yaml, validate
+from plait.recipe import YamlDocument, read_yaml, validate
 from plait.study._document import BaseDocument, StudyDocument, TuningDocument
 from plait.study._training import BACKENDS, joined, problems_of_settings
 from plait.study.ways import Way
@@ -35,6 +35,7 @@ class Study:
         split: that is measured.
         bootstrap: draws of an interval.
         reference: the way that the others are tested against.
+        expected: pairs of rows of the report, of which the first should be better.
         pictures: test pictures of each task in the report; 0 for none.
         about: a sentence for the report.
     """
@@ -50,6 +51,7 @@ class Study:
     split: str
     bootstrap: int
     reference: str | None
+    expected: tuple[tuple[str, str], ...]
     pictures: int
     about: str
 
@@ -89,6 +91,8 @@ def load_study(path: str | Path, *, data: str | Path | None = None) -> Study:
         hint = nearest(typed.reference, typed.ways)
         where = document.locate(("reference",))
         problems.append(InputError(f"there is no way `{typed.reference}`", where=where, hint=hint))
+    expected, wrong = _expected(typed, document)
+    problems += wrong
     base = _beside(Path(path), typed.base) if isinstance(typed.base, str) else typed.base
     suite = None
     with noted(problems):
@@ -100,13 +104,34 @@ def load_study(path: str | Path, *, data: str | Path | None = None) -> Study:
     assert suite is not None
     return Study(
         typed.study, suite, tuple(typed.seeds), base, settings, backend, typed.ways, typed.tuning,
-        typed.split, typed.bootstrap, typed.reference, typed.pictures, typed.about,
+        typed.split, typed.bootstrap, typed.reference, expected, typed.pictures, typed.about,
     )  # fmt: skip
 
 
 def _suite(typed: StudyDocument, path: Path, data: str | Path | None) -> Suite:
     own = path.parent / typed.suite if typed.suite.endswith((".yaml", ".yml")) else typed.suite
     return load_suite(own, data, tasks=typed.tasks)
+
+
+def _expected(
+    typed: StudyDocument, document: YamlDocument
+) -> tuple[tuple[tuple[str, str], ...], list[InputError]]:
+    """Pairs of models, of which the first should be better; and what names none."""
+    pairs, problems, rows = list[tuple[str, str]](), list[InputError](), [*TAKEN, *typed.ways]
+    for place, text in enumerate(typed.expect):
+        where = document.locate(("expect", place))
+        better, sign, worse = (part.strip() for part in text.partition(">"))
+        if not sign:
+            hint = "say which should be better: `experts > base`"
+            problems.append(InputError(f"`{text}` compares nothing", where=where, hint=hint))
+            continue
+        problems += [
+            InputError(f"there is no way `{name}`", where=where, hint=nearest(name, rows))
+            for name in (better, worse)
+            if name not in rows
+        ]
+        pairs.append((better, worse))
+    return tuple(pairs), problems
 
 
 def _beside(path: Path, base: str) -> str:
