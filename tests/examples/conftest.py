@@ -1,8 +1,9 @@
-"""The examples can be imported."""
+"""The examples, and the small studies of the tests, can be imported."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "tests" / "study")]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 #: Records of a step's training, as the fleet wrote them.
 METRICS = "metrics.jsonl"
+_BACKEND = "backend.txt"
 BACKENDS = ("auto", "sequential", "stacked")
 #: What a member is besides its settings.
 _NOT_SETTINGS = ("name", "task", "start", "seed", "lora")
@@ -88,8 +89,21 @@ def fit(
     shutil.rmtree(folder / "models", ignore_errors=True)
     saved = fleet.save(folder / "models")
     shutil.copyfile(run / METRICS, folder / METRICS)
+    (folder / _BACKEND).write_text(_chosen(fleet) or backend, encoding="utf-8")
     shutil.rmtree(run)
     return dict(zip(learned, saved, strict=True))
+
+
+def _chosen(fleet: Fleet) -> str | None:
+    """The backend that was fastest for all members, if that was one backend with all of them at once."""
+    found = {(choice.kind, choice.size) for choice in fleet.choices.values()}
+    kind, size = found.pop() if len(found) == 1 else ("", 0)
+    return kind if size == len(fleet) else None
+
+
+def backend_of(folder: Path) -> str:
+    """The backend that is to be taken for more of what was trained in a folder: timing it once is enough."""
+    return (folder / _BACKEND).read_text(encoding="utf-8")
 
 
 def fit_one(at: At, tasks: Any, settings: Mapping[str, Any], folder: Path, **more: Any) -> None:

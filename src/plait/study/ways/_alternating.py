@@ -13,7 +13,7 @@ from torch import nn
 
 from plait.errors import InputError
 from plait.study._at import INDEX
-from plait.study._training import METRICS, fit, joined, problems_of_settings
+from plait.study._training import METRICS, backend_of, fit, joined, problems_of_settings
 from plait.study.ways._merge import problems_of_method, woven
 from plait.study.ways._way import Way
 from plait.tasks import Task
@@ -81,9 +81,10 @@ class Alternating(Way):
         settings = joined(at.study.experts, self.settings)
         length = "steps" if settings.get("steps") is not None else "epochs"
         settings[length] = _part(settings[length], number, self.rounds)
+        backend = at.study.backend if number == 0 else backend_of(rounds[0])
         seed = at.seed + 1_000_003 * number  # so that rounds see their examples in another order
         learned = {task.name: task for task in tasks}
-        saved = fit(at, learned, settings, place, backend=at.study.backend, start=start, seed=seed)
+        saved = fit(at, learned, settings, place, backend=backend, start=start, seed=seed)
         partial = place / f"{_MERGED}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         woven(self.alternate, self.options, saved, start, at.seed, partial)

@@ -41,18 +41,18 @@ class Concatenated(Way):
     def problems_of_suite(self, suite: Suite, where: str) -> list[InputError]:
         return [
             InputError(
-                f"task `{task.name}` has no linear head to put on concatenated features",
+                f"task `{task.name}` has no head that concatenated features could replace",
                 where=where,
-                hint="this way is for tasks of classes or numbers whose head is one linear layer",
+                hint="this way is for tasks of classes or numbers, whose bodies give features to a head",
             )
             for task in suite.tasks
-            if not isinstance(task.head, nn.Linear) or not isinstance(task.loss, CrossEntropy | SquaredError)
+            if task.head is None or not isinstance(task.loss, CrossEntropy | SquaredError)
         ]
 
     def make(self, at: At, folder: Path) -> None:
         bodies = _bodies(at)
         for number, task in enumerate(at.suite.tasks):
-            assert isinstance(task.head, nn.Linear)
+            assert task.head is not None
             assert isinstance(task.loss, CrossEntropy | SquaredError)
             examples, rows, labels = task.split("train"), list[Tensor](), list[Tensor]()
             for start in range(0, len(examples), _BATCH):
@@ -61,10 +61,12 @@ class Concatenated(Way):
                 labels.append(batch[task.loss.label])
             features = torch.cat(rows)
             blocks = features.reshape(len(features), len(bodies), -1).double()
+            with torch.no_grad():
+                outputs = task.head(blocks[:1, 0].float()).shape[-1]
             scale = blocks.square().mean((0, 2)).sqrt().clamp(min=1e-12)
             features = (blocks / scale[:, None]).flatten(1)
             classes = isinstance(task.loss, CrossEntropy)
-            head = probed(features, torch.cat(labels), task.head.out_features, self.ridge, classes=classes)
+            head = probed(features, torch.cat(labels), outputs, self.ridge, classes=classes)
             held = {"weight": head.weight.data, "bias": head.bias.data, "scale": scale.float()}
             save_file(held, str(folder / f"head-{number}.safetensors"))
 
