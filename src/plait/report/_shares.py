@@ -152,7 +152,8 @@ class Expectation:
         """`A > B: holds (+2.1 points [1.0, 3.2], p = 0.001)`."""
         test = self.test
         between = "" if math.isnan(test.low) else f" [{100 * test.low:.1f}, {100 * test.high:.1f}]"
-        p = "" if math.isnan(test.corrected) else f", p = {test.corrected:.2g}"
+        known = f", p = {test.corrected:.2g}" if test.corrected >= 0.001 else ", p < 0.001"
+        p = "" if math.isnan(test.corrected) else known
         return f"{self.better} > {self.worse}: {self.outcome} ({100 * test.value:+.1f} points{between}{p})"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def similarity(at: At, folder: Path) -> None:
     models = {task: open_model(str(path)) for task, path in at.experts.items()}
     products = np.zeros((len(models), len(models)))
     minority: dict[str, list[float]] = {}
-    for name in start:
+    for name in sorted(start, key=_places):
         first = start[name].read()
         if not first.is_floating_point():
             continue
@@ -73,6 +74,11 @@ def similarity(at: At, folder: Path) -> None:
     conflict = np.array([minority[name][0] / minority[name][1] for name in layers])
     np.savez(folder / DIFFERENCES, names=np.array(list(models)), cosine=cosine, layers=np.array(layers),
              conflict=conflict)  # fmt: skip
+
+
+def _places(name: str) -> list[str | int]:
+    """Sorts `layers.3` before `layers.10`: text and numbers in turns."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def _layer(name: str) -> str:
