@@ -46,7 +46,7 @@ class Tuning:
 TUNING = {
     "glyphs": Tuning(steps=600, batch_size=32, lr=1e-3),
     "bytes": Tuning(steps=200, batch_size=16, lr=1e-3),
-    "smollm2": Tuning(steps=30, batch_size=4, lr=1e-4, rows=12),
+    "smollm2": Tuning(steps=20, batch_size=4, lr=2e-4, rows=12),
     "text": Tuning(steps=200, batch_size=16, lr=2e-4, probed=True),
 }
 
@@ -100,7 +100,7 @@ def kept_expert(path: Path, base: nn.Module, task: Task, tuning: Tuning) -> nn.M
         head = probe(base, task, tuning.rows)[1] if tuning.probed else task.head
         model = expert(base, replace(task, head=head), tuning)
         path.parent.mkdir(parents=True, exist_ok=True)
-        state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        state = {name: tensor.clone().contiguous() for name, tensor in model.state_dict().items()}
         save_file(state, path.with_suffix(".partial"))
         path.with_suffix(".partial").rename(path)
     model = task.with_body(base)
