@@ -1,6 +1,6 @@
 """What came out, told: one HTML page, its pictures and its tables, from tidy tables."""
 
-from plait.report._results import Cost, Curve, Picture, Results, Similarity, Trial
+from plait.report._results import Cost, Curve, Picture, Reached, Results, Similarity, Trial
 from plait.report._write import write_report
 
-__all__ = ["Cost", "Curve", "Picture", "Results", "Similarity", "Trial", "write_report"]
+__all__ = ["Cost", "Curve", "Picture", "Reached", "Results", "Similarity", "Trial", "write_report"]
