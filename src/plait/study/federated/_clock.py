@@ -90,5 +90,5 @@ class Clock:
         """A clock of what `state` gave."""
         clock = cls(state["now"])
         clock._queues = {client: [Request(**r) for r in queue] for client, queue in state["queues"]}
-        clock._ends = {client: end for client, end in state["ends"]}
+        clock._ends = dict(state["ends"])
         return clock

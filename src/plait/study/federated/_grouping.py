@@ -65,7 +65,7 @@ def best_groups(affinity: NDArray[np.float64], groups: int) -> list[list[int]]:
 def _best_first(
     members: int, rest: dict[int, tuple[float, int]], scores: list[float]
 ) -> tuple[float, int] | None:
-    """The best group with a set's first task, where what is left can be divided; its score with the rest's."""
+    """The best group with a set's first task, where the rest can be divided; the score of both."""
     first, found = members & -members, None
     others = members ^ first
     part = others

@@ -65,18 +65,22 @@ class Joined(nn.Module):
             if isinstance(mine, Headed) and isinstance(theirs, Headed):
                 mine.head.load_state_dict(theirs.head.state_dict())
 
-    def save(self, folder: Path) -> dict[str, Path]:
-        """Write the body as a checkpoint, and the heads below it.
+    def save(self, folder: Path, heads: Path) -> dict[str, Path]:
+        """Write the body as a checkpoint, and each head in a folder of its own.
+
+        Args:
+            folder: of the body.
+            heads: folder of the heads' folders.
 
         Returns:
             task → folder of its head.
         """
         save_body(self.body, folder)
-        heads = {}
+        places = {}
         for number, task in enumerate(self.tasks):
-            heads[task.name] = folder / f"head-{number}"
+            place = places[task.name] = heads / f"{number}"
             whole = self.of(task.name)
             if isinstance(whole, Headed):
-                heads[task.name].mkdir(exist_ok=True)
-                save_model(whole.head, str(heads[task.name] / "head.safetensors"))
-        return heads
+                place.mkdir(parents=True, exist_ok=True)
+                save_model(whole.head, str(place / "head.safetensors"))
+        return places

@@ -86,7 +86,7 @@ def descend(parameters: Sequence[Tensor], gradients: Sequence[Tensor | None], lo
 
 
 def _batches(task: Task, rows: Rows, size: int, count: int, random: np.random.Generator) -> Iterator[Batch]:
-    """So many batches: the examples in one random order after another, all of them at once if they are few."""
+    """So many batches: examples in one random order after another, all at once if they are few."""
     size = min(size, len(rows))
     rounds = -(-size * count // len(rows))
     order = np.concatenate([random.permutation(rows) for _ in range(rounds)])

@@ -194,9 +194,7 @@ class Stage:
         }
         self.file.parent.mkdir(parents=True, exist_ok=True)
         partial = self.file.with_suffix(".partial")
-        save_file(
-            {name: t.contiguous() for name, t in tensors.items()}, partial, {"state": json.dumps(state)}
-        )
+        save_file(tensors, partial, {"state": json.dumps(state)})
         os.replace(partial, self.file)
         self._saved = self.arrivals
 

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 #: On which targets are reached and curves are measured.
 VALIDATION = "validation"
+
+
+Target = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class DelayKeys(Keys):
@@ -51,7 +54,7 @@ class Federated(Way):
     server_lr: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     requests: int = Field(default=300, ge=1)
-    target: float | dict[str, float] | None = None
+    target: Target | dict[str, Target] | None = None
     measure_every: int | None = Field(default=None, ge=1)
     delays: DelayKeys = Field(default_factory=DelayKeys.model_construct)
 
@@ -75,7 +78,7 @@ class Federated(Way):
         ]
         problems += [
             InputError(
-                f"task `{task.name}` has {len(task.split('train'))} training examples for {self.clients} clients",
+                f"task `{task.name}` has fewer training examples than the {self.clients} clients",
                 where=where,
                 hint="give fewer `clients`",
             )
@@ -86,9 +89,9 @@ class Federated(Way):
 
     def targets(self, suite: Suite) -> dict[str, float]:
         """Task → the validation score that is enough."""
-        if isinstance(self.target, float):
-            return {task.name: self.target for task in suite.tasks}
-        return dict(self.target or {})
+        if self.target is None or isinstance(self.target, dict):
+            return dict(self.target or {})
+        return {task.name: self.target for task in suite.tasks}
 
     def gathered(self, at: At) -> Clients:
         """The clients, with the suite's training examples dealt to them."""
@@ -182,10 +185,8 @@ class Federate(Federated):
         groups = [[model] for model in models] if self.federate == "sequential" else [models]
         stages = list[Stage]()
         for number, group in enumerate(groups):
-            file, now = (
-                folder / "run" / f"stage-{number}.safetensors",
-                stages[-1].clock.now if stages else 0.0,
-            )
+            file = folder / "run" / f"stage-{number}.safetensors"
+            now = stages[-1].clock.now if stages else 0.0
             stages.append(self.stage(at, group, clients, self.policy, file, now=now))
             stages[-1].run()
         finish(self, at, folder, stages, models)
@@ -204,8 +205,8 @@ def finish(way: Federated, at: At, folder: Path, stages: Sequence[Stage], models
     index = {}
     for number, model in enumerate(models):
         model.network.fill(model.theta)
-        place = folder / "models" / f"model-{number}"
-        heads = model.network.save(place)
+        place = folder / "models" / f"{number}"
+        heads = model.network.save(place, folder / "heads" / f"{number}")
         index |= {
             task: {"model": str(place.relative_to(folder)), "head": str(head.relative_to(folder))}
             for task, head in heads.items()
