@@ -110,6 +110,7 @@ class Stage:
         while self.live:
             for request in self.clock.arrivals():
                 self._receive(request)
+            self._forget()
             self._ask()
             if self.arrivals // _SAVE_EVERY > self._saved // _SAVE_EVERY or not self.live:
                 self._save()
@@ -137,7 +138,6 @@ class Stage:
             own = [request for request in self.clock.pending if request.model == model.name]
             if not all(self.policy.takes(model, each) for each in own):
                 self.clock.cancel(model.name)
-            self._forget()
             if self._due(model):
                 self._measure(model)
 
