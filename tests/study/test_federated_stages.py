@@ -212,6 +212,16 @@ def test_a_round_may_leave_the_slowest_behind(tmp_path: Path) -> None:
     assert stage.models[0].version == 3
 
 
+@pytest.mark.parametrize("places", [10, 30, 50])
+def test_a_tenth_of_a_round_is_a_tenth(places: int) -> None:
+    (model,) = small.models(TASKS[:1])
+    model.round, policy = places, Synchronous(0.1)
+    model.buffer = [model.theta] * (places // 10 - 1)
+    assert not policy.full(model)
+    model.buffer.append(model.theta)
+    assert policy.full(model)
+
+
 def test_a_round_asks_no_more_clients_than_have_examples(tmp_path: Path) -> None:
     one = [small.task("a", 0)]
     clients = federated.gathered(one, 8, None, small.EQUAL, 0)

@@ -81,7 +81,8 @@ class Synchronous:
         return request.version == model.version
 
     def full(self, model: Model) -> bool:
-        return len(model.buffer) >= math.ceil(self.wait_for * model.round)
+        # Less a little, since 0.1 · 30 is more than 3 in binary.
+        return len(model.buffer) >= math.ceil(self.wait_for * model.round - 1e-9)
 
     def received(self, models: Sequence[Model], model: Model, delta: Tensor, arrivals: int) -> None:
         pass
