@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -256,6 +257,30 @@ def suites() -> str:
     return text.lstrip("\n")
 
 
+def federated() -> str:
+    """What `benchmarks/federated.py` found."""
+    path = RESULTS.with_name("federated.json")
+    if not path.is_file():
+        return "No run is kept in this copy. `python benchmarks/federated.py` measures.\n"
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    text = f"Simulated on {whole['date']}, torch {whole['machine'].get('torch')}.\n"
+    for name, found in whole["studies"].items():
+        text += f"\n**`examples/studies/{name}.yaml`: until targets were reached, mean of "
+        text += f"{found['seeds']} seeds**\n\n"
+        columns = list(found["times"][0])
+        text += table(columns, ([_one_place(row[c]) for c in columns] for row in found["times"]))
+        text += "\n**Until all were reached, one way over another: geometric mean, 95 % interval**\n\n"
+        columns = list(found["ratios"][0])
+        text += table(columns, ([row.get(c) for c in columns] for row in found["ratios"]))
+    return text
+
+
+def _one_place(value: object) -> object:
+    if isinstance(value, float):
+        return "not in every seed" if math.isnan(value) else f"{value:.1f}"
+    return value
+
+
 PARTS = {
     "methods": methods,
     "parts": parts,
@@ -263,6 +288,7 @@ PARTS = {
     "commands": commands,
     "benchmarks": benchmarks,
     "fleets": fleets,
+    "federated": federated,
     "suites": suites,
 }
 
