@@ -18,6 +18,7 @@ import plait
 from plait.errors import InputError
 from plait.study import load_study, run_study
 from plait.study.federated import _stage
+from plait.study.ways._federated import Federate
 
 KEYS = "clients: 8, alpha: 2, active: 6, local_steps: 4, batch_size: 12, lr: 0.2, requests: 24"
 STUDY = f"""
@@ -209,6 +210,7 @@ def test_a_killed_way_goes_on_with_its_training(
         ("wait_for: 0.5", "wait_for: 0", "greater than 0"),
         ("federate: synchronous,", "federate: synchronous, delays: {slow: 0},", "greater than 0"),
         ("federate: synchronous,", "federate: synchronous, delays: {shift: 1.5},", "less than or equal to 1"),
+        ("federate: synchronous,", "federate: synchronous, delays: {slw: 2},", "slw"),
         ("clients: 8", "clients: 121", "fewer training examples than the 121 clients"),
         ("clients: 8", "clients: 5", "a round can't ask 6 of 5 clients"),
         ("active: 6", "active: 2", "2 active requests are too few for 3 tasks"),
@@ -229,6 +231,15 @@ def test_faulty_ways_are_refused_before_the_first_step(tmp_path: Path, old: str,
     with pytest.raises(InputError, match=said):
         run_study(small_study.write(tmp_path, STUDY.replace(old, new)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_way_may_deal_evenly_and_have_a_target_for_each_task(tmp_path: Path) -> None:
+    study = load_study(small_study.write(tmp_path, STUDY.replace("alpha: 2", "alpha: null")))
+    found = {name: way for name, way in study.ways.items() if isinstance(way, Federate)}
+    assert found["fedast"].alpha is None
+    assert found["fedast"].targets(study.suite) == dict.fromkeys(small_study.NAMES, 0.6)
+    assert found["rounds"].targets(study.suite) == {"first": 0.6, "second": 0.6}
+    assert found["shared out"].targets(study.suite) == {}
 
 
 def test_tasks_need_validation_examples(tmp_path: Path) -> None:

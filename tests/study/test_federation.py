@@ -248,3 +248,42 @@ def test_a_batch_of_several_tasks_goes_through_the_body_once() -> None:
 
 def test_tasks_share_a_batch_as_evenly_as_they_can() -> None:
     assert Local(1, 16, 0.1).shares(3) == [6, 5, 5]
+
+
+def test_bodies_without_heads_learn_tasks_too() -> None:
+    random = np.random.default_rng(0)
+    tasks = [
+        Task(name, {"train": (random.normal(size=(40, 4)).astype(np.float32), random.integers(0, 3, 40))})
+        for name in "ab"
+    ]
+    body = nn.Linear(4, 3)
+    network = Joined(body, tasks)
+    start = network.vector()
+    assert len(start) == 4 * 3 + 3
+    assert network.of("b") is body
+    delta = federated.trained_locally(
+        network, start, {"a": np.arange(40), "b": np.arange(40)}, Local(1, 80, 0.1), np.random.default_rng(0)
+    )
+    network.fill(start)
+    loss = sum(
+        nn.functional.cross_entropy(body(batch["input"]), batch["label"])
+        for batch in (task.split("train").batch(range(40)) for task in tasks)
+    )
+    assert isinstance(loss, torch.Tensor)
+    wanted = -0.1 * torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(body.parameters()))])
+    torch.testing.assert_close(delta, wanted, atol=1e-6, rtol=1e-4)
+    other = Joined(nn.Linear(4, 3), tasks[:1])
+    other.take(network)
+    assert torch.equal(other.vector(), start)
+
+
+def test_what_is_frozen_stays() -> None:
+    one, body = small.task("a", 0), small.body()
+    for parameter in body[0].parameters():
+        parameter.requires_grad_(False)
+    network = Joined(body, [one])
+    delta = federated.trained_locally(
+        network, network.vector(), {"a": np.arange(40)}, Local(2, 20, 0.3, 0.5), np.random.default_rng(0)
+    )
+    assert delta[: 4 * 6 + 6].abs().max() == 0
+    assert delta[4 * 6 + 6 :].abs().max() > 0
