@@ -76,11 +76,11 @@ def _left(folder: Path) -> dict[str, Any]:
 
 
 def row(way: str, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A way's mean times."""
+    """A way's mean times; None where a target was not reached with every seed."""
     tasks = {task: [_number(run["reached"][task]) for run in runs] for task in runs[0]["reached"]}
-    means = {task: float(np.mean(times)) for task, times in tasks.items()}
+    means = {task: _known(float(np.mean(times))) for task, times in tasks.items()}
     requests = float(np.mean([run["requests"] for run in runs]))
-    return {"method": way, **means, "all": float(np.mean(latest(runs))), "requests": requests}
+    return {"method": way, **means, "all": _known(float(np.mean(latest(runs)))), "requests": requests}
 
 
 def latest(runs: Sequence[dict[str, Any]]) -> list[float]:
@@ -89,9 +89,14 @@ def latest(runs: Sequence[dict[str, Any]]) -> list[float]:
 
 
 def ratio(runs: dict[str, list[dict[str, Any]]], one: str, other: str) -> dict[str, Any]:
-    """The geometric mean over seeds of one way's time over another's, with its 95 % t interval."""
+    """The geometric mean over seeds of one way's time over another's, with its 95 % t interval.
+
+    None if one of them did not reach all targets with every seed.
+    """
     logs = np.log(latest(runs[one])) - np.log(latest(runs[other]))
     middle, found = float(np.mean(logs)), {"method": one, "against": other}
+    if math.isnan(middle):
+        return {**found, "ratio": None, "low": None, "high": None, "seeds": len(logs)}
     if len(logs) < 2:
         return {**found, "ratio": math.exp(middle)}
     half = float(stats.t.ppf(0.975, len(logs) - 1) * np.std(logs, ddof=1) / math.sqrt(len(logs)))
@@ -101,6 +106,10 @@ def ratio(runs: dict[str, list[dict[str, Any]]], one: str, other: str) -> dict[s
 
 def _number(time: float | None) -> float:
     return math.nan if time is None else time
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -271,14 +270,17 @@ def federated() -> str:
         text += table(columns, ([_one_place(row[c]) for c in columns] for row in found["times"]))
         text += "\n**Until all were reached, one way over another: geometric mean, 95 % interval**\n\n"
         columns = list(found["ratios"][0])
-        text += table(columns, ([row.get(c) for c in columns] for row in found["ratios"]))
+        text += table(columns, ([_or_not(row.get(c)) for c in columns] for row in found["ratios"]))
     return text
 
 
+def _or_not(value: object) -> object:
+    """What was measured, or that there was nothing to measure."""
+    return "not reached" if value is None else value
+
+
 def _one_place(value: object) -> object:
-    if isinstance(value, float):
-        return "not in every seed" if math.isnan(value) else f"{value:.1f}"
-    return value
+    return f"{value:.1f}" if isinstance(value, float) else _or_not(value)
 
 
 PARTS = {
