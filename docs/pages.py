@@ -256,6 +256,33 @@ def suites() -> str:
     return text.lstrip("\n")
 
 
+def federated() -> str:
+    """What `benchmarks/federated.py` found."""
+    path = RESULTS.with_name("federated.json")
+    if not path.is_file():
+        return "No run is kept in this copy. `python benchmarks/federated.py` measures.\n"
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    text = f"Simulated on {whole['date']}, torch {whole['machine'].get('torch')}.\n"
+    for name, found in whole["studies"].items():
+        text += f"\n**`examples/studies/{name}.yaml`: until targets were reached, mean of "
+        text += f"{found['seeds']} seeds**\n\n"
+        columns = list(found["times"][0])
+        text += table(columns, ([_one_place(row[c]) for c in columns] for row in found["times"]))
+        text += "\n**Until all were reached, one way over another: geometric mean, 95 % interval**\n\n"
+        columns = list(found["ratios"][0])
+        text += table(columns, ([_or_not(row.get(c)) for c in columns] for row in found["ratios"]))
+    return text
+
+
+def _or_not(value: object) -> object:
+    """What was measured, or that there was nothing to measure."""
+    return "not reached" if value is None else value
+
+
+def _one_place(value: object) -> object:
+    return f"{value:.1f}" if isinstance(value, float) else _or_not(value)
+
+
 PARTS = {
     "methods": methods,
     "parts": parts,
@@ -263,6 +290,7 @@ PARTS = {
     "commands": commands,
     "benchmarks": benchmarks,
     "fleets": fleets,
+    "federated": federated,
     "suites": suites,
 }
 

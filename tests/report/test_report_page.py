@@ -15,6 +15,7 @@ from sample_results import MODELS, TASKS, curves, pictures, sample, scores, simi
 from plait.errors import InputError, MissingExtra
 from plait.methods import METHODS as ALL
 from plait.report import Cost, Curve, Picture, Similarity, write_report
+from plait.report._figures import figures
 from plait.report._headline import caveats, headline
 from plait.report._references import references
 from plait.report._results import Trial
@@ -286,3 +287,23 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, package):
 def test_what_does_not_belong_together_is_refused(changes, message):
     with pytest.raises(InputError, match=message):
         sample(**changes)
+
+
+def test_curves_over_simulated_time_have_a_figure_of_their_own(tmp_path):
+    own = [Curve("fedast", np.array([0.0, 2.5]), np.array([0.1, 0.7]), "accuracy", x="simulated time")]
+    both = {each.name: each for each in figures(sample(curves=[*curves(1), *own]))}
+    assert both["curves"].shape.x == "step"
+    assert {line.name for lines in both["curves"].shape.panels.values() for line in lines} == {
+        sample().label(task) for task in TASKS
+    }
+    other = both["curves_2"]
+    assert other.shape.x == "simulated time"
+    assert "over simulated time" in other.title
+    ((line,),) = other.shape.panels.values()
+    assert line.x.tolist() == [0.0, 2.5]
+    alone = {each.name: each for each in figures(sample(curves=own))}
+    assert alone["curves"].shape.x == "simulated time"
+    assert "curves_2" not in alone
+    page = write_report(sample(curves=[*curves(1), *own]), tmp_path / "out")
+    assert (page.parent / "figures" / "curves_2.png").is_file()
+    assert "over simulated time" in without_plotly(page)

@@ -15,6 +15,7 @@ from sample_results import MADE, MODELS, TASKS, costs, sample, similarity
 from scipy import stats
 
 from plait.errors import InputError
+from plait.report import Reached
 from plait.report._shares import averages, expectations, holm, paired_tests, seed_averages
 from plait.report._table import Number, Table
 from plait.report._tables import tables
@@ -266,3 +267,32 @@ def test_tables_escape_what_their_languages_read():
 )
 def test_numbers_are_told(value, text):
     assert str(Number(value)) == text
+
+
+def test_simulated_times_are_means_over_seeds_and_all_is_the_latest():
+    times = {"fast": [(3.0, 5.0), (4.0, 9.0)], "slow": [(7.0, 6.0), (8.0, math.nan)]}
+    found = [
+        Reached(way, task, 0.8, time, seed)
+        for way, seeds in times.items()
+        for seed, row in enumerate(seeds)
+        for task, time in zip(TASKS[:2], row, strict=True)
+    ]
+    results = sample(reached=found)
+    _, fast, slow = read(results, "reached")
+    assert [float(cell) for cell in fast[1:]] == pytest.approx(
+        [3.5, stdev([3, 4]), 7, stdev([5, 9]), 7, stdev([5, 9])]
+    )
+    assert [float(cell) for cell in slow[1:3]] == pytest.approx([7.5, stdev([7, 8])])
+    assert all(math.isnan(float(slow[place])) for place in (3, 5))
+    notes = table(results, "reached").notes
+    assert notes[0] == f"Wanted on validation examples: {TASKS[0]} 0.8, {TASKS[1]} 0.8."
+    other = [replace(each, target=0.9) if each.model == "slow" else each for each in found]
+    notes = table(sample(reached=other), "reached").notes
+    assert notes[:2] == [
+        f"Wanted on validation examples of fast: {TASKS[0]} 0.8, {TASKS[1]} 0.8.",
+        f"Wanted on validation examples of slow: {TASKS[0]} 0.9, {TASKS[1]} 0.9.",
+    ]
+
+
+def test_without_targets_there_is_no_table_of_times():
+    assert not any(each.name == "reached" for each in tables(RESULTS))

@@ -1,6 +1,6 @@
 """What came out, told: one HTML page, its pictures and its tables, from tidy tables."""
 
-from plait.report._results import Cost, Curve, Picture, Results, Similarity, Trial
+from plait.report._results import Cost, Curve, Picture, Reached, Results, Similarity, Trial
 from plait.report._shares import Expectation, expectations
 from plait.report._write import write_report
 
@@ -9,6 +9,7 @@ __all__ = [
     "Curve",
     "Expectation",
     "Picture",
+    "Reached",
     "Results",
     "Similarity",
     "Trial",

@@ -25,7 +25,7 @@ _TOLD = 12
 
 def figures(results: Results) -> list[Figure]:
     """All that there is something to see of."""
-    found = [_averages(results), _heat(results), *_similarity(results), _curves(results)]
+    found = [_averages(results), _heat(results), *_similarity(results), *_curves(results)]
     return [figure for figure in [*found, *_tuning(results), _costs(results)] if figure is not None]
 
 
@@ -115,12 +115,17 @@ def _similarity(results: Results) -> list[Figure]:
     return found
 
 
-def _curves(results: Results) -> Figure | None:
-    if not results.curves:
-        return None
-    members = list(dict.fromkeys(curve.member for curve in results.curves))
+def _curves(results: Results) -> list[Figure]:
+    """A figure for each thing that is counted from left to right."""
+    counted = list(dict.fromkeys(curve.x for curve in results.curves))
+    return [_curves_over(results, x, place) for place, x in enumerate(counted)]
+
+
+def _curves_over(results: Results, counted: str, number: int) -> Figure:
+    curves = [curve for curve in results.curves if curve.x == counted]
+    members = list(dict.fromkeys(curve.member for curve in curves))
     panels: dict[str, list[Line]] = {}
-    for curve in results.curves:
+    for curve in curves:
         place = members.index(curve.member)
         thin = np.unique(np.linspace(0, max(len(curve.step) - 1, 0), _POINTS).astype(int))[: len(curve.step)]
         dash = ("solid", "dash", "dot")[place // MEMBERS % 3]
@@ -129,7 +134,9 @@ def _curves(results: Results) -> Figure | None:
         panels.setdefault(curve.kind, []).append(line)
     ends = [f"{kind} of {len({line.name for line in of})} members" for kind, of in panels.items()]
     seen = f"A line for each member and seed: {'; '.join(ends)}."
-    return Figure("curves", "How training went", seen, Lines(dict(panels), "step"), noted(results))
+    title = "How training went" + (f", over {counted}" if number else "")
+    name = "curves" if number == 0 else f"curves_{number + 1}"
+    return Figure(name, title, seen, Lines(dict(panels), counted), noted(results))
 
 
 def _tuning(results: Results) -> list[Figure]:

@@ -28,7 +28,7 @@ _ORDER = (
     ("tasks", "Task by task", ("normalised",), (), ("normalised", "scores", "scores_by_seed")),
     ("tests", "Tests", (), ("expected", "tests"), ()),
     ("vectors", "Task vectors", ("cosine", "conflict"), (), ("cosine", "conflict")),
-    ("training", "Training", ("curves",), (), ()),
+    ("training", "Training", ("curves",), ("reached",), ()),
     ("tuning", "Tuning", ("tuning",), ("tuning",), ("trials",)),
     ("costs", "Time and memory", ("costs",), (), ("costs",)),
     ("missing", "Missing tasks", (), ("missing",), ()),

@@ -156,6 +156,15 @@ KNOWN = {
         "Distilling the Knowledge in a Neural Network",
         2015,
     ),
+    "1602.05629": _arxiv(
+        "mcmahan2017fedavg",
+        "1602.05629",
+        r"McMahan, Brendan and Moore, Eider and Ramage, Daniel and Hampson, Seth and "
+        r"Ag{\"u}era y Arcas, Blaise",
+        "Communication-Efficient Learning of Deep Networks from Decentralized Data",
+        2017,
+        "International Conference on Artificial Intelligence and Statistics",
+    ),
     "2106.03027": _arxiv(
         "ramesh2022zoo",
         "2106.03027",

@@ -51,16 +51,37 @@ class Curve:
 
     Args:
         member: its name.
-        step: `(n,)`, optimiser steps.
+        step: `(n,)`, optimiser steps, or what `x` says.
         value: `(n,)`, the loss (nats, or the loss's own unit) or the metric at each.
         kind: `loss`, or the metric's name.
         seed: of the run.
+        x: what `step` counts.
     """
 
     member: str
     step: NDArray[Any]
     value: NDArray[Any]
     kind: str = "loss"
+    seed: int = 0
+    x: str = "step"
+
+
+@dataclass(frozen=True)
+class Reached:
+    """When, in simulated time, a model was as good on a task as was wanted.
+
+    Args:
+        model: its name.
+        task: on which.
+        target: the validation score that was wanted.
+        time: when it was reached; NaN if it never was.
+        seed: of the run.
+    """
+
+    model: str
+    task: str
+    target: float
+    time: float
     seed: int = 0
 
 
@@ -134,6 +155,7 @@ class Results:
         trials: settings tried on validation data.
         budget: how many settings each way may try.
         curves: of training.
+        reached: when models were as good as was wanted, where time is simulated.
         similarity: of task vectors.
         costs: of each step, in order.
         pictures: test examples to look at.
@@ -156,6 +178,7 @@ class Results:
     trials: Sequence[Trial] = ()
     budget: int | None = None
     curves: Sequence[Curve] = ()
+    reached: Sequence[Reached] = ()
     similarity: Similarity | None = None
     costs: Sequence[Cost] = ()
     pictures: Sequence[Picture] = ()

@@ -15,7 +15,8 @@ from plait.tasks import marked
 
 def tables(results: Results) -> list[Table]:
     """All that there is something to say about."""
-    others = [_tuning(results), _trials(results), *_similarity(results), _costs(results), _missing(results)]
+    others = [_reached(results), _tuning(results), _trials(results), *_similarity(results)]
+    others += [_costs(results), _missing(results)]
     return [*score_tables(results), *(table for table in others if table is not None)]
 
 
@@ -77,6 +78,35 @@ def _trials(results: Results) -> Table | None:
     ]
     columns = ["way", "seed", "setting", "metric", marked("score", bool(results.semi_synthetic)), "choice"]
     return Table("trials", "Every setting tried on validation examples", columns, lines, noted(results))
+
+
+def _reached(results: Results) -> Table | None:
+    """Ways down, tasks across, and the last of them: when all were reached."""
+    if not results.reached:
+        return None
+    times = {(r.model, r.task, r.seed): r.time for r in results.reached}
+    models, tasks, seeds = (list(dict.fromkeys(each)) for each in zip(*times, strict=True))
+    lines: list[list[Cell]] = []
+    for model in models:
+        each = [[times[model, t, s] for s in seeds if (model, t, s) in times] for t in tasks]
+        last = [[time for (m, _, s), time in times.items() if (m, s) == (model, seed)] for seed in seeds]
+        cells = [spread(own, 1) if own else "–" for own in each]
+        lines.append([model, *cells, spread([float(np.max(own)) for own in last if own], 1)])
+    notes = [*_targets(results), "NaN: not reached in every seed.", *over(results), *noted(results)]
+    title = "Simulated time until a score was reached"
+    return Table("reached", title, ["way", *map(results.label, tasks), "all"], lines, notes)
+
+
+def _targets(results: Results) -> list[str]:
+    """What was wanted: a sentence for all ways, or one for each target that some of them had."""
+    wanted: dict[str, list[str]] = {}
+    for model in dict.fromkeys(each.model for each in results.reached):
+        own = {r.task: r.target for r in results.reached if r.model == model}
+        told = ", ".join(f"{results.label(task)} {target:g}" for task, target in own.items())
+        wanted.setdefault(told, []).append(model)
+    if len(wanted) == 1:
+        return [f"Wanted on validation examples: {told}." for told in wanted]
+    return [f"Wanted on validation examples of {', '.join(of)}: {told}." for told, of in wanted.items()]
 
 
 def _similarity(results: Results) -> list[Table]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from plait.report import Cost, Curve, Picture, Results, Similarity, Trial
+from plait.report import Cost, Curve, Picture, Reached, Results, Similarity, Trial
 from plait.study._at import BASE, SIMILARITY, made, scored, trained
 from plait.study._fixed import DIFFERENCES
 from plait.study._score import read, read_said, shown
 from plait.study._steps import Done
 from plait.study._study import Study
-from plait.study._training import METRICS
+from plait.study._training import METRICS, SIMULATED
 from plait.study.ways import TRIALS
 from plait.tasks import Measured, Scores, tabulate
 
@@ -38,6 +39,7 @@ def results(study: Study, out: Path, done: Mapping[str, Done]) -> Results:
         trials=[trial for seed in study.seeds for trial in _trials(study, seed, places)],
         budget=study.tuning.budget if any(way.tuned for way in ways.values()) else None,
         curves=[curve for seed in study.seeds for curve in _curves(study, seed, places)],
+        reached=[each for seed in study.seeds for each in _reached(study, seed, places)],
         similarity=_similarity(places[SIMILARITY]) if len(study.suite.tasks) > 1 else None,
         costs=[Cost(each.name, each.seconds, each.peak_mb, each.cached) for each in done.values()],
         pictures=_pictures(study, places),
@@ -84,6 +86,34 @@ def _curves(study: Study, seed: int, places: Mapping[str, Path]) -> list[Curve]:
             own = [r for r in records if r["member"] == member and isinstance(r.get("loss"), float)]
             step, value = np.array([r["step"] for r in own]), np.array([r["loss"] for r in own])
             found.append(Curve(member, step, value, "loss", seed))
+    return found + _simulated_curves(study, seed, places)
+
+
+def _simulated(study: Study, seed: int, places: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """Way → what came when in simulated time, of those that simulate clients."""
+    files = {way: places[made(way, seed)] / SIMULATED for way in study.ways if made(way, seed) in places}
+    return {
+        way: json.loads(file.read_text(encoding="utf-8")) for way, file in files.items() if file.is_file()
+    }
+
+
+def _simulated_curves(study: Study, seed: int, places: Mapping[str, Path]) -> list[Curve]:
+    found = []
+    for way, told in _simulated(study, seed, places).items():
+        for task in study.suite.tasks:
+            own = [each for each in told["curve"] if each["task"] == task.name]
+            time, value = np.array([r["time"] for r in own]), np.array([r["value"] for r in own])
+            kind = f"validation {task.metric.name}: {task.name}"
+            found.append(Curve(way, time, value, kind, seed, "simulated time"))
+    return found
+
+
+def _reached(study: Study, seed: int, places: Mapping[str, Path]) -> list[Reached]:
+    found = []
+    for way, told in _simulated(study, seed, places).items():
+        for task, target in told["targets"].items():
+            time = told["reached"][task]
+            found.append(Reached(way, task, target, np.nan if time is None else time, seed))
     return found
 
 

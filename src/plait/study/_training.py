@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 #: Records of a step's training, as the fleet wrote them.
 METRICS = "metrics.jsonl"
 _BACKEND = "backend.txt"
+#: What came when in simulated time, of a step that simulates clients.
+SIMULATED = "simulated.json"
 BACKENDS = ("auto", "sequential", "stacked")
 #: What a member is besides its settings.
 _NOT_SETTINGS = ("name", "task", "start", "seed", "lora")

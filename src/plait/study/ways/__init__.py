@@ -6,8 +6,10 @@ from plait.study.ways._alternating import Alternating
 from plait.study.ways._concatenated import Concatenated
 from plait.study.ways._distilled import Distilled
 from plait.study.ways._ensemble import Ensemble
+from plait.study.ways._federated import Federate
 from plait.study.ways._joint import Joint
 from plait.study.ways._merge import Merge
+from plait.study.ways._split import Split
 from plait.study.ways._way import TRIALS, Way
 from plait.study.ways._zoo import Zoo
 
@@ -20,6 +22,8 @@ WAYS: dict[str, type[Way]] = {
     "distill": Distilled,
     "concatenate": Concatenated,
     "zoo": Zoo,
+    "federate": Federate,
+    "split": Split,
 }
 
 __all__ = ["TRIALS", "WAYS", "Merge", "Way"]
