@@ -7,7 +7,15 @@ from plait.tasks._find import Source, Unavailable, find
 from plait.tasks._labels import Classes, check_labels, known_labels, label_problem
 from plait.tasks._language import PackedTokens, language_task
 from plait.tasks._lm_eval import evaluate_lm
-from plait.tasks._losses import IGNORED, TASK, CrossEntropy, Loss, NextToken, SquaredError
+from plait.tasks._losses import (
+    IGNORED,
+    TASK,
+    CrossEntropy,
+    Loss,
+    NextToken,
+    SquaredError,
+    size_problem,
+)
 from plait.tasks._markdown import notes
 from plait.tasks._meet import ByInput, ByKeywords, MeanPooled, Meet
 from plait.tasks._metrics import (
@@ -95,6 +103,7 @@ __all__ = [
     "perplexity",
     "read_scores",
     "regressions",
+    "size_problem",
     "suite_names",
     "suite_summaries",
     "tabulate",

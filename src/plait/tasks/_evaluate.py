@@ -121,7 +121,7 @@ def _scored(
 
 
 def measure(
-    model: nn.Module, task: Task, split: str, *, batch_size: int = 256, where: str = "the model"
+    model: nn.Module, task: Task, split: str, *, batch_size: int = 256, where: str | None = None
 ) -> tuple[Floats, int]:
     """What each example adds to a task's metric, `(n, k)`, and for how many the model gave NaN.
 
@@ -130,11 +130,12 @@ def measure(
         task: what is measured.
         split: on which of its examples.
         batch_size: examples at a time.
-        where: for messages.
+        where: for messages; the task if None.
 
     Raises:
         InputError: the model can't take the task's batches, or there is no such split.
     """
+    where = f"task `{task.name}`" if where is None else where
     with at_rest(model):
         added, broken = numbers(model, task, split, batch_size=batch_size, where=where)
     return added, int(broken.sum())

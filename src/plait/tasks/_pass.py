@@ -59,7 +59,7 @@ def numbers(
         if logits is not None and logits.dim() == 2:
             told = f"task `{task.name}`, split `{split}`"
             check_labels(task.loss, batch, logits.shape[1], told, rows)
-        added = _added(task, split, outputs, batch)
+        added = _added(task, split, outputs, batch, where)
         no_number = broken(outputs, added)
         parts.append(added.double().masked_fill(no_number[:, None], float("nan")).cpu().numpy())
         bad.append(no_number.cpu().numpy())
@@ -98,7 +98,7 @@ def _outputs(model: Callable[..., Any], task: Task, batch: Batch, dtype: torch.d
     return outputs if logits is None or logits.dtype not in _SHORT else logits.float()
 
 
-def _added(task: Task, split: str, outputs: Any, batch: Batch) -> Tensor:
+def _added(task: Task, split: str, outputs: Any, batch: Batch, where: str) -> Tensor:
     try:
         return task.metric.numbers(outputs, batch)
     except KeyError as error:
@@ -108,6 +108,8 @@ def _added(task: Task, split: str, outputs: Any, batch: Batch) -> Tensor:
             where=f"task `{task.name}`, split `{split}`",
             hint=f"its examples have {has}",
         ) from error
+    except InputError as error:
+        raise error.located(lambda _: f"{where}, split `{split}`") from error
 
 
 def broken(outputs: Any, added: Tensor) -> Tensor:
