@@ -4,6 +4,7 @@ from plait.tasks._compare import Difference, compare, regressions
 from plait.tasks._evaluate import Measured, evaluate, measure, tabulate
 from plait.tasks._examples import Batch, Columns, Examples, Items, Ragged, as_examples, digest
 from plait.tasks._find import Source, Unavailable, find
+from plait.tasks._joint import Heads, MixedLoss
 from plait.tasks._labels import Classes, check_labels, known_labels, label_problem
 from plait.tasks._language import PackedTokens, language_task
 from plait.tasks._lm_eval import evaluate_lm
@@ -26,13 +27,14 @@ from plait.tasks._metrics import (
     mean_squared_error,
     perplexity,
 )
-from plait.tasks._mixture import Heads, Mixed, MixedLoss, in_memory, mixture, padding
+from plait.tasks._mixed import Mixed, in_memory, padding
+from plait.tasks._mixture import mixture
 from plait.tasks._network import at_rest, with_head
 from plait.tasks._packages import Debian, Hub, PyPI
 from plait.tasks._packing import check_packing
 from plait.tasks._pass import broken
 from plait.tasks._scores import NOTE, Average, Evidence, Score, Scores, marked, read_scores
-from plait.tasks._subset import Subset
+from plait.tasks._subset import Subset, table_of
 from plait.tasks._suite import Suite
 from plait.tasks._task import SPLITS, Headed, Task
 from plait.tasks.suites import load_suite, suite_names, suite_summaries
@@ -106,6 +108,7 @@ __all__ = [
     "size_problem",
     "suite_names",
     "suite_summaries",
+    "table_of",
     "tabulate",
     "with_head",
 ]

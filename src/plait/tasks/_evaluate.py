@@ -19,7 +19,7 @@ from plait.tasks._brought import Brought
 from plait.tasks._examples import Examples, digest
 from plait.tasks._gather import check_asked
 from plait.tasks._metrics import Floats
-from plait.tasks._mixture import in_memory
+from plait.tasks._mixed import in_memory
 from plait.tasks._network import Model, at_rest, named_models, network, untrained, with_head
 from plait.tasks._pass import numbers
 from plait.tasks._scores import Evidence, Score, Scores
