@@ -173,7 +173,8 @@ class Loop:
 
     def _validated(self, trainee: Trainee) -> dict[str, Any]:
         fleet, member, metric = self.fleet, trainee.member, trainee.task.metric
-        value = validate(self._network(trainee), trainee.task)
+        where = f"member `{member.name}`, task `{trainee.task.name}`"
+        value = validate(self._network(trainee), trainee.task, where)
         if better(value, trainee.best, metric):
             trainee.best, trainee.waited = value, 0
             if member.keep == "best":

@@ -32,7 +32,6 @@ from plait.tasks._mixture import mixture
 from plait.tasks._network import at_rest, with_head
 from plait.tasks._packages import Debian, Hub, PyPI
 from plait.tasks._packing import check_packing
-from plait.tasks._pass import broken
 from plait.tasks._scores import NOTE, Average, Evidence, Score, Scores, marked, read_scores
 from plait.tasks._subset import Subset, table_of
 from plait.tasks._suite import Suite
@@ -82,7 +81,6 @@ __all__ = [
     "as_examples",
     "at_rest",
     "bits_per_byte",
-    "broken",
     "check_labels",
     "check_packing",
     "compare",
