@@ -2,9 +2,9 @@
 
     python benchmarks/fleet_shares.py [--network ViT] [--batch 8] [--members 16] [--steps 40]
 
-A profile of steps, as shares: PyTorch's operators by kind, the optimizer's own kernels, and what is left (Python
-above all). Take several on a machine that has other work to do, as they differ by some per cent. `share of peak`
-says how fast the matrix products are beside one large product.
+A profile of steps, as shares: PyTorch's operators by kind, the optimizer's own kernels, and what is left
+(above all Python). On a machine that has other work to do take several, as they differ by some per cent.
+`share of peak` says how fast the matrix products are beside one large product.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from plait.tasks._mixture import mixture
 from plait.tasks._network import at_rest, with_head
 from plait.tasks._packages import Debian, Hub, PyPI
 from plait.tasks._packing import check_packing
+from plait.tasks._saved import HEAD_FILE, folder_name, save_network
 from plait.tasks._scores import NOTE, Average, Evidence, Score, Scores, marked, read_scores
 from plait.tasks._subset import Subset, table_of
 from plait.tasks._suite import Suite
@@ -39,6 +40,7 @@ from plait.tasks._task import SPLITS, Headed, Task
 from plait.tasks.suites import load_suite, suite_names, suite_summaries
 
 __all__ = [
+    "HEAD_FILE",
     "IGNORED",
     "NOTE",
     "SPLITS",
@@ -88,6 +90,7 @@ __all__ = [
     "evaluate",
     "evaluate_lm",
     "find",
+    "folder_name",
     "in_memory",
     "known_labels",
     "label_problem",
@@ -103,6 +106,7 @@ __all__ = [
     "perplexity",
     "read_scores",
     "regressions",
+    "save_network",
     "size_problem",
     "suite_names",
     "suite_summaries",
