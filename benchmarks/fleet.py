@@ -116,7 +116,7 @@ def row(network: str, batch: int, members: int, seconds: float, tokens: int = 0)
     from plait.fleet._groups import Place, make
 
     warnings.simplefilter("ignore")
-    trainees = _adapters(network, batch, tokens, members) if tokens else _stack(network, batch, members)
+    trainees = _adapters(network, batch, tokens, members) if tokens else stack(network, batch, members)
     place = Place(torch.device("cpu"), torch.get_num_threads())
     states = [t.initial() for t in trainees]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -196,7 +196,7 @@ def _flops(trainee: Any) -> int:
     return counter.get_total_flops()
 
 
-def _stack(network: str, batch: int, members: int) -> list[Any]:
+def stack(network: str, batch: int, members: int) -> list[Any]:
     from _fleet_networks import NETWORKS, task
 
     from plait.fleet import Member

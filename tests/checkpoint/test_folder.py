@@ -172,6 +172,20 @@ def test_names_that_save_model_left_out_are_tied(tmp_path: Path) -> None:
     assert len(opened) == 3
 
 
+def test_sub_folders_with_heads_alone_are_not_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_file({"w": torch.ones(1)}, tmp_path / "model.safetensors")
+    for task in ("digits", "letters", "both"):
+        (tmp_path / task).mkdir()
+        save_file({"weight": torch.ones(2)}, tmp_path / task / "head.safetensors")
+    assert list(open_checkpoint(tmp_path)) == ["w"]
+    assert not caplog.records
+    save_file({"w": torch.ones(1)}, tmp_path / "both" / "model.safetensors")
+    open_checkpoint(tmp_path)
+    assert "sub-folders both are no part" in caplog.text
+
+
 def test_sub_folders_of_a_modules_list_belong_to_the_model(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -75,7 +75,8 @@ def test_a_member_equals_peft_alone_after_200_steps_in_float64(case):
 @pytest.mark.parametrize("case", _CASES)
 def test_a_member_equals_peft_alone_after_200_steps_in_float32(case):
     make, members = _CASES[case]
-    compared(make(torch.float32), members(), 200, 1e-4)
+    # Adam takes whole steps along gradients of rounding errors alone, unless eps is above these
+    compared(make(torch.float32), [replace(member, eps=1e-5) for member in members()], 200, 1e-4)
 
 
 @pytest.mark.parametrize("case", ["llama", "gpt2", "bert with heads"])

@@ -321,6 +321,29 @@ def test_a_loss_that_gives_one_number() -> None:
     refused("one value and one weight for each example", Member(name="a", steps=1, task=wrong))
 
 
+@pytest.mark.parametrize("backend", ["sequential", "stacked", "auto"])
+def test_outputs_that_are_not_as_many_as_labels(backend: Any) -> None:
+    x = torch.randn(9, 12)
+    numbers = [
+        Task("one", {"train": (x, torch.randn(9))}, loss=SquaredError(), metric=mean_squared_error()),
+        Task("three", {"train": (x, torch.randn(9, 3))}, loss=SquaredError(), metric=mean_squared_error()),
+    ]
+    own = [Member(name=each.name, steps=1, task=each) for each in numbers]
+    Fleet(own[1:], model=MLP, backend=backend).fit()
+    with pytest.raises(InputError, match=r"member `one`, task `one`.* of size 3 for labels of size 1"):
+        Fleet(own, model=MLP, backend=backend)
+
+
+def test_validations_whose_labels_are_others_in_number() -> None:
+    splits: Any = {
+        "train": (torch.randn(9, 12), torch.randn(9, 3)),
+        "validation": (torch.randn(9, 12), torch.randn(9)),
+    }
+    numbers = Task("numbers", splits, loss=SquaredError(), metric=mean_squared_error())
+    with pytest.raises(InputError, match=r"member `a`, task `numbers`, split `validation`: .* of size 1"):
+        Fleet([Member(name="a", steps=1)], numbers, model=MLP)
+
+
 def test_splits_that_share_a_source() -> None:
     x, y = torch.randn(2, 12), torch.zeros(2, dtype=torch.int64)
     first = Columns({"input": x, "label": y}, source=["one.txt", "two.txt"])

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from networks import MLP, task
+import torch
+from networks import MLP, labelled, task
 from torch import nn
 
 from plait.errors import InputError
 from plait.fleet import After, Fleet, FleetWarning, Member, OptunaPruning
+from plait.tasks import Task
 
 BACKENDS = pytest.mark.parametrize("backend", ["sequential", "stacked"])
 
@@ -102,6 +105,114 @@ def test_a_trial_whose_member_never_started_has_failed() -> None:
     with pytest.warns(FleetWarning):
         waiting().fit(callbacks=[OptunaPruning(study, trials), Drop("b", 1)])
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "FAIL", "COMPLETE"]
+
+
+class At:
+    """Does something after a round."""
+
+    def __init__(self, number: int, act: Callable[[Fleet], None]) -> None:
+        self.number, self.act = number, act
+
+    def on_round(self, fleet: Fleet, validated: object) -> None:
+        if fleet.round == self.number:
+            self.act(fleet)
+
+
+def narrow() -> Task:
+    """Fewer inputs than the network takes."""
+    x = torch.randn(9, 5, dtype=torch.float64)
+    return Task("narrow", {"train": (x, torch.zeros(9, dtype=torch.int64))})
+
+
+def test_a_member_that_will_not_be_built_is_refused_before_anything_trains() -> None:
+    own = [
+        Member(name="c", steps=2, start=After("b"), task=narrow()),
+        Member(name="b", steps=2, start=After("a")),
+        Member(name="a", steps=3),
+    ]
+    with pytest.raises(InputError, match="member `c`: data, network and loss of task `narrow` don't fit"):
+        Fleet(own, task(MLP), model=double)
+    fleet = Fleet(own[1:], task(MLP), model=double)
+    with pytest.raises(InputError, match="member `c`: data, network"):
+        fleet.add(own[0])
+    assert fleet.fit().status == {"a": "finished", "b": "finished"}
+
+
+@BACKENDS
+def test_a_member_that_joins_and_can_not_be_built_fails_alone(backend: Any) -> None:
+    def join(fleet: Fleet) -> None:
+        fleet.add(Member(name="wrong", steps=2, task=narrow()))
+        fleet.add(Member(name="late", steps=2, start=After("a"), task=narrow()))
+        fleet.add(Member(name="after", steps=2, start=After("wrong")))
+        fleet.add(Member(name="good", steps=2))
+
+    fleet = Fleet([Member(name="a", steps=5)], task(MLP), model=double, backend=backend)
+    with pytest.warns(FleetWarning) as told:
+        fleet.fit(callbacks=[At(2, join)])
+    said = [str(each.message) for each in told]
+    assert [text.partition(": it could not be started: ")[0] for text in said] == [
+        f"member `{name}` failed" for name in ("wrong", "late", "after")
+    ]
+    assert "data, network and loss of task `narrow` don't fit" in said[0]
+    ends = {"a": "finished", "good": "finished", "wrong": "failed", "late": "failed", "after": "failed"}
+    assert fleet.status == ends
+    with pytest.raises(InputError, match="never started: it is failed\n  hint: it could not be started"):
+        fleet.state("wrong")
+    lone = Fleet([Member(name="a", steps=5)], task(MLP), model=double, backend="sequential").fit()
+    for name, tensor in lone.state("a").parameters.items():
+        torch.testing.assert_close(fleet.state("a").parameters[name], tensor, rtol=1e-10, atol=1e-12)
+
+
+class Fragile(MLP):
+    """Can't be copied any more once it is told."""
+
+    broken = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Fragile:
+        if Fragile.broken:
+            raise MemoryError("no room")
+        other = Fragile().double()
+        other.load_state_dict(self.state_dict())
+        return other
+
+
+def test_a_member_that_waits_and_can_then_not_be_built_fails_alone(monkeypatch: Any, tmp_path: Path) -> None:
+    own = [
+        Member(name="a", steps=3),
+        Member(name="b", steps=2, start=After("a")),
+        Member(name="c", steps=2, start=After("b")),
+        Member(name="d", steps=6),
+    ]
+    monkeypatch.setattr(Fragile, "broken", False)
+    learned = Task("t", {"train": labelled(MLP, 30)})
+
+    def made() -> Fleet:
+        return Fleet(own, learned, model=lambda: Fragile().double(), backend="sequential", out=tmp_path)
+
+    fleet = made()
+    with pytest.warns(FleetWarning) as told:
+        fleet.fit(callbacks=[At(2, lambda f: monkeypatch.setattr(Fragile, "broken", True))])
+    said = [str(each.message) for each in told]
+    assert "member `b` failed: it could not be started: MemoryError: no room" in said
+    assert fleet.status == {"a": "finished", "d": "finished", "b": "failed", "c": "failed"}
+    monkeypatch.setattr(Fragile, "broken", False)
+    again = made().fit(resume=True)
+    assert again.status == fleet.status
+    assert again.state("d").step == 6
+
+
+def test_a_member_that_the_stack_can_not_take_fails_alone() -> None:
+    own = [
+        Member(name="a", steps=2),
+        Member(name="b", steps=6),
+        Member(name="other", steps=2, start=After("a"), optimizer="sgd"),
+        Member(name="like", steps=2, start=After("a")),
+        Member(name="last", steps=2, start=After("b"), optimizer="sgd"),
+    ]
+    fleet = Fleet(own, task(MLP), model=double, backend="stacked")
+    with pytest.warns(FleetWarning, match="`other` failed: .* members `b` and `other` can't share a stack"):
+        fleet.fit()
+    assert fleet.status == dict.fromkeys(["a", "b", "like", "last"], "finished") | {"other": "failed"}
 
 
 def test_what_is_no_member() -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from plait.fleet import Fleet, Member
 from plait.fleet._validate import better, validate
-from plait.tasks import accuracy, macro_f1, mean_squared_error, mixture
+from plait.tasks import accuracy, evaluate, macro_f1, mean_squared_error, mixture
 
 
 class Broken(nn.Module):
@@ -51,9 +51,11 @@ def test_of_a_mixtures_heads_each_examples_own_counts() -> None:
     with torch.no_grad():
         network.head.each[1].weight.fill_(math.nan)
     assert not math.isnan(validate(network, both))
+    assert not math.isnan(evaluate(network, both, split="validation").rows[0].value)
     with torch.no_grad():
         network.head.each[0].weight.fill_(math.nan)
     assert math.isnan(validate(network, both))
+    assert math.isnan(evaluate(network, both, split="validation").rows[0].value)
 
 
 @pytest.mark.parametrize(

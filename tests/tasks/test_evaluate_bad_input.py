@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from plait.errors import InputError
-from plait.tasks import Columns, Items, Task, evaluate
+from plait.tasks import Columns, Items, SquaredError, Task, evaluate, mean_squared_error, measure
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,16 @@ def test_labels_that_a_head_has_no_output_for(suite):
         )
         said = message(suite.base(), Task("pairs", {"test": pairs}, head=digit_tasks.head(2)), batch_size=16)
         assert f"example 30: label {label} is" in said
+
+
+def test_outputs_that_are_not_as_many_as_labels():
+    numbers = Columns({"input": torch.zeros(5, 64), "label": torch.zeros(5)})
+    task = Task("numbers", {"test": numbers}, loss=SquaredError(), metric=mean_squared_error())
+    said = message({"wide": nn.Linear(64, 3)}, task)
+    assert said.startswith("model `wide`, task `numbers`, split `test`: a network gives outputs of size 3")
+    assert "labels of size 1" in said
+    with pytest.raises(InputError, match="task `numbers`, split `test`: a network gives outputs of size 3"):
+        measure(nn.Linear(64, 3), task, "test")
 
 
 def test_a_split_that_has_become_empty(suite):

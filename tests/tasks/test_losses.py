@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from plait.errors import InputError
 from plait.tasks import IGNORED, CrossEntropy, NextToken, SquaredError
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -51,6 +52,29 @@ def test_squared_errors_of_one_output_do_not_spread_over_labels():
     """`(n, 1)` against `(n,)` would broadcast to `(n, n)`."""
     values, _ = SquaredError()(torch.tensor([[1.0], [5.0]]), {"label": torch.tensor([1.0, 2.0])})
     assert values.tolist() == [0.0, 9.0]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "message"),
+    [
+        ((4, 3), (4,), "gives outputs of size 3 for labels of size 1"),
+        ((4, 3), (4, 1), "gives outputs of size 3 for labels of size 1"),
+        ((4,), (4, 2), "gives outputs of size 1 for labels of size 2"),
+        ((4, 3, 2), (4, 2, 3), "gives outputs of size 3 × 2 for labels of size 2 × 3"),
+        ((4, 6), (4, 2, 3), "gives outputs of size 6 for labels of size 2 × 3"),
+        ((1, 4), (4,), r"outputs of shape \(1, 4\) for 4 examples"),
+        ((), (4,), r"outputs of shape \(\) for 4 examples"),
+    ],
+)
+def test_squared_errors_of_other_numbers_than_labels_are_refused(outputs, labels, message):
+    with pytest.raises(InputError, match=message):
+        SquaredError()(torch.zeros(outputs), {"label": torch.zeros(labels)})
+
+
+def test_dimensions_of_one_make_no_difference_to_squared_errors():
+    outputs, labels = drawn(1, 4, 1, 3), drawn(2, 4, 3, 1)
+    values, _ = SquaredError()(outputs, {"label": labels})
+    torch.testing.assert_close(values, (outputs[:, 0] - labels[..., 0]).square().mean(1))
 
 
 @given(SEEDS, st.integers(1, 4), st.integers(2, 9))

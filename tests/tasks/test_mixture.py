@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from plait.checkpoint import load_into, open_model
 from plait.errors import InputError
 from plait.tasks import (
     Columns,
@@ -28,6 +30,7 @@ from plait.tasks import (
     macro_f1,
     mean_squared_error,
     mixture,
+    save_network,
 )
 
 
@@ -131,6 +134,20 @@ def test_a_model_of_a_mixture_is_scored_on_each_of_its_tasks() -> None:
             evaluate(model, task, bootstrap=0).rows[0].value
             == evaluate(alone, task, bootstrap=0).rows[0].value
         )
+
+
+def test_heads_of_a_saved_mixture_are_found_whatever_their_tasks_are_called(tmp_path: Path) -> None:
+    tasks = [classified("a/b", 6, 3, test=5), classified("..", 9, 7, test=4)]
+    model = mixture(tasks).with_body(body())
+    save_network(model, tmp_path / "model")
+    assert not list(tmp_path.glob("*.safetensors"))
+    for task in tasks:
+        loaded = load_into(body(), open_model(tmp_path / "model"))
+        found = evaluate(loaded, task, heads={task.name: tmp_path / "model"})
+        wanted = evaluate(model, task)
+        assert found.rows[0].value == wanted.rows[0].value
+        with pytest.raises(InputError, match="there is no head"):
+            evaluate(loaded, task, heads={task.name: tmp_path})
 
 
 def test_a_split_is_of_the_tasks_that_have_it() -> None:

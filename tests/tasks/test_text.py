@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from words import MARKED, TEMPLATE, TEXTS, tokenizer
+from words import MARKED, TEXTS, tokenizer
 
 from plait.errors import InputError
 from plait.tasks import IGNORED, NextToken, Ragged, check_packing, language_task
@@ -96,15 +96,12 @@ def test_a_conversational_completion_counts_after_the_generation_prompt():
 
 
 def test_messages_count_whole_or_only_what_the_assistant_says():
-    words = tokenizer()
+    words = tokenizer(MARKED)
     whole = language_task("t", [{"messages": CHAT}], words)
     assert counted_text(whole, words).startswith("the cat<|end|>\n<|assistant|>sat on the mat")
-    said = "sat on the mat<|end|>\n3 4 5<|end|>\n"
-    for template in (TEMPLATE, MARKED):
-        words = tokenizer(template)
-        task = language_task("t", [{"messages": CHAT}], words, assistant_only_loss=True)
-        assert counted_text(task, words) == said
-        assert int(rows(task.split("train")).columns["bytes"]) == len("sat on the mat") + len("3 4 5") + 2
+    task = language_task("t", [{"messages": CHAT}], words, assistant_only_loss=True)
+    assert counted_text(task, words) == "sat on the mat<|end|>\n3 4 5<|end|>\n"
+    assert int(rows(task.split("train")).columns["bytes"]) == len("sat on the mat") + len("3 4 5") + 2
 
 
 def test_what_is_too_long_loses_its_end_and_what_then_counts_for_nothing_is_left_out():
@@ -196,6 +193,3 @@ def test_rows_and_options_that_disagree_are_one_message(data, options, message):
 def test_messages_need_a_template():
     with pytest.raises(InputError, match="no chat template"):
         language_task("t", [{"messages": CHAT}], tokenizer(None))
-    rewriting = "{% for m in messages %}{{ messages | length }}{{ m.content }}{% endfor %}"
-    with pytest.raises(InputError, match="does not tell what the assistant says"):
-        language_task("t", [{"messages": CHAT}], tokenizer(rewriting), assistant_only_loss=True)

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from words import TEMPLATE, tokenizer
+from words import MARKED, TEMPLATE, tokenizer
 
 from plait.errors import InputError
 from plait.tasks import language_task
@@ -74,21 +74,22 @@ def test_what_is_no_tokenizer():
     assert "a Tokenizer is no tokenizer" in message(rows, tokenizer().backend_tokenizer)
 
 
-BARE = "{% for m in messages %}{{ m.content }}{% endfor %}"
-NO_PROMPT = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
-LATE = (  # what begins an answer is only half of it
-    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
+@pytest.mark.parametrize("template", [TEMPLATE, "{% for m in messages %}{{ m.content }}{% endfor %}"])
+def test_templates_that_do_not_mark_what_the_assistant_says_are_refused(template):
+    for row in ({"messages": [ASK, SAY]}, {"prompt": [ASK], "completion": [SAY]}):
+        said = message([row], tokenizer(template), assistant_only_loss=True)
+        assert "row 0: the chat template does not mark what the assistant says" in said
+        assert "{% generation %}" in said
+    assert len(language_task("t", [{"messages": [ASK, SAY]}], tokenizer(template)).split("train")) == 1
 
 
-@pytest.mark.parametrize("template", [BARE, NO_PROMPT, LATE])
-def test_templates_that_do_not_tell_what_the_assistant_says_are_refused(template):
-    said = message([{"messages": [ASK, SAY]}], tokenizer(template), assistant_only_loss=True)
-    assert "row 0: the chat template does not tell what the assistant says" in said
-    assert "{% generation %}" in said
-    first = message([{"messages": [SAY]}], tokenizer(template), assistant_only_loss=True)
-    assert "the assistant speaks first" in first
+def test_marks_that_are_around_nothing_that_the_assistant_says_are_refused():
+    nowhere = MARKED.replace("m.role == 'assistant'", "m.role == 'tool'")
+    said = message([{"messages": [ASK, SAY]}], tokenizer(nowhere), assistant_only_loss=True)
+    assert "row 0: the chat template marks none of what the assistant says" in said
+    # where the assistant says nothing, there is nothing to mark
+    rows = [{"messages": [ASK]}, {"messages": [ASK, SAY]}]
+    assert len(language_task("t", rows, tokenizer(MARKED), assistant_only_loss=True).split("train")) == 1
 
 
 def test_texts_have_no_assistant():

@@ -15,11 +15,15 @@ from plait.errors import InputError
 
 _LIST = "modules.json"
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
+#: What a task's head is saved as, beside its body or in a folder of the task's name.
+_HEAD = "head.safetensors"
 _log = logging.getLogger(__name__)
 
 
 def listed_modules(folder: Path) -> list[str]:
     """The sub-folders with weights that `modules.json` lists, as POSIX paths; a warning names unlisted ones.
+
+    A sub-folder with nothing but a task's head is known to be none of the model's.
 
     Raises:
         InputError: the list is broken or points outside the folder.
@@ -34,10 +38,8 @@ def listed_modules(folder: Path) -> list[str]:
             raise InputError(f"the module {where!r} lies outside of the folder", where=str(path))
         if where not in {"", "."} and _has_weights(folder / where):
             listed.append(Path(where).as_posix())
-    inner = [
-        p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".") and _has_weights(p)
-    ]
-    ignored = [name for name in inner if name not in listed and not name.startswith("checkpoint-")]
+    inner = [p.name for p in folder.iterdir() if p.is_dir() and _has_weights(p, beside=_HEAD)]
+    ignored = [name for name in inner if name not in listed and not name.startswith((".", "checkpoint-"))]
     if ignored:
         _log.warning("%s: weights in the sub-folders %s are no part of the model", folder, ", ".join(ignored))
     return listed
@@ -50,8 +52,9 @@ def _read(path: Path) -> list[Any]:
     return value
 
 
-def _has_weights(folder: Path) -> bool:
-    return any(next(folder.glob(pattern), None) is not None for pattern in _WEIGHTS)
+def _has_weights(folder: Path, beside: str | None = None) -> bool:
+    """Whether a folder has a file of weights, beside one of that name."""
+    return any(file.name != beside for pattern in _WEIGHTS for file in folder.glob(pattern))
 
 
 def within(module: str, files: Mapping[str, WeightFile]) -> dict[str, WeightFile]:

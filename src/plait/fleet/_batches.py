@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from plait.fleet._trainee import Trainee
-from plait.tasks import TASK, Batch, Columns, Subset, padding
+from plait.tasks import TASK, Batch, Columns, padding, table_of
 
 #: Lengths of sequences are filled up to a multiple of this, so that few shapes come up.
 _LENGTHS = 16
@@ -57,11 +57,10 @@ def gather(trainees: Sequence[Trainee], micro_batch: int, device: torch.device) 
 
 def _stacked(trainees: Sequence[Trainee], rows: Sequence[NDArray[np.int64]]) -> Batch:
     """One gather if all rows lie in one table; a stack of batches otherwise."""
-    examples = [t.examples for t in trainees]
-    tables = {id(e.whole) if isinstance(e, Subset) else id(e) for e in examples}
-    table = examples[0].whole if isinstance(examples[0], Subset) else examples[0]
-    if len(tables) == 1 and isinstance(table, Columns):
-        places = [e.rows[r] if isinstance(e, Subset) else r for e, r in zip(examples, rows, strict=True)]
+    parts = [table_of(t.examples) for t in trainees]
+    table = parts[0][0]
+    if isinstance(table, Columns) and all(other is table for other, _ in parts):
+        places = [r if chosen is None else chosen[r] for (_, chosen), r in zip(parts, rows, strict=True)]
         index = torch.from_numpy(np.concatenate(places))
         shape = (len(rows), len(rows[0]))
         return {n: c.index_select(0, index).unflatten(0, shape) for n, c in table.columns.items()}
@@ -71,7 +70,7 @@ def _stacked(trainees: Sequence[Trainee], rows: Sequence[NDArray[np.int64]]) -> 
         batches = [
             {TASK: torch.zeros(len(r), dtype=torch.int64)} | b for b, r in zip(batches, rows, strict=True)
         ]
-    return {n: _filled([b[n] for b in batches], padding(examples[0]).get(n, 0)) for n in columns}
+    return {n: _filled([b[n] for b in batches], padding(table).get(n, 0)) for n in columns}
 
 
 def _filled(tensors: Sequence[Tensor], value: int) -> Tensor:

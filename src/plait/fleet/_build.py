@@ -9,30 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from plait.checkpoint import load_into, open_model
-from plait.errors import InputError, nearest, raise_all
+from plait.errors import InputError, nearest
 from plait.fleet._adapter import headed
-from plait.fleet._check import check_measures
 from plait.fleet._member import After, Member
-from plait.fleet._tokens import check_tokens
 from plait.fleet._trainee import State, Trainee
-from plait.tasks import (
-    Batch,
-    Classes,
-    CrossEntropy,
-    Loss,
-    Mixed,
-    MixedLoss,
-    PackedTokens,
-    Task,
-    check_labels,
-    check_packing,
-    known_labels,
-    label_problem,
-    mixture,
-)
+from plait.fleet._trial import first_line, try_out
+from plait.tasks import Task, mixture
 
 
 def find_task(member: Member, tasks: Mapping[str, Task], mixtures: dict[Any, Task]) -> Task:
@@ -96,7 +81,7 @@ def build(
     _check_validation(member, task)
     _check_sparse(member, network)
     given = start is None and _is_given(member, model)
-    return Trainee(member, task, network, steps, _try(member, task, network), given)
+    return Trainee(member, task, network, steps, try_out(member, task, network), given)
 
 
 def build_adapter(member: Member, task: Task, base: nn.Module) -> Trainee:
@@ -108,7 +93,7 @@ def build_adapter(member: Member, task: Task, base: nn.Module) -> Trainee:
     trainee = Trainee(member, task, base, member.length(len(task.split("train"))), given=True)
     trainee.initial()
     _check_validation(member, task)
-    trainee.classes = _try(member, task, headed(base, task, base))
+    trainee.classes = try_out(member, task, headed(base, task, base))
     return trainee
 
 
@@ -161,7 +146,7 @@ def _made(member: Member, source: nn.Module | Callable[[], nn.Module] | None) ->
         except InputError:
             raise
         except Exception as error:
-            what = f"its start could not be made: {type(error).__name__}: {_first_line(error)}"
+            what = f"its start could not be made: {type(error).__name__}: {first_line(error)}"
             raise InputError(what, where=_where(member), hint="a start is called with no argument") from error
     if not isinstance(made, nn.Module):
         raise InputError(f"its start made a {type(made).__name__}, no module", where=_where(member))
@@ -183,51 +168,6 @@ def _located(member: Member) -> Iterator[None]:
         raise error.located(lambda where: f"{own}: {where}" if where else own) from error
 
 
-def _try(member: Member, task: Task, network: nn.Module) -> Classes:
-    """A few examples through the network: data, network, head and loss fit each other.
-
-    Returns:
-        what `Trainee.classes` is.
-
-    Raises:
-        InputError: they don't; it says what PyTorch said.
-    """
-    told = f"{_where(member)}, task `{task.name}`"
-    check_measures(task.loss, task.metric, told)
-    check_tokens(task, getattr(network, "body", network) if task.head is not None else network, told)
-    examples = task.split("train")
-    rows = examples.starts if isinstance(examples, Mixed) else list(range(min(2, len(examples))))
-    was = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            batch = examples.batch(rows)
-            device = next(network.parameters()).device
-            batch = {name: column.to(device) for name, column in batch.items()}
-            outputs = task.outputs(network, batch)
-            classes = _check_labels(member, task, outputs, batch)
-            values, weights = task.loss(outputs, batch)
-            if isinstance(task.meet, PackedTokens):
-                check_packing(network, (batch["input_ids"][0].tolist() * 4)[:16])
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"data, network and loss of task `{task.name}` don't fit: {_first_line(error)}",
-            where=_where(member),
-            hint="try task.outputs(network, task.split('train').batch([0])) by hand",
-        ) from error
-    finally:
-        network.train(was)
-    if values.shape != (len(rows),) or weights.shape != values.shape:
-        shapes = f"{tuple(values.shape)} values and {tuple(weights.shape)} weights"
-        what = f"the loss gave {shapes} for {len(rows)} examples"
-        raise InputError(
-            what, where=_where(member), hint="a loss gives one value and one weight for each example"
-        )
-    return classes
-
-
 def _check_sparse(member: Member, network: nn.Module) -> None:
     """Nothing if every gradient is a tensor of all its numbers, as optimizers and clipping take them."""
     for name, module in network.named_modules():
@@ -241,45 +181,6 @@ def _check_validation(member: Member, task: Task) -> None:
     if (member.patience is not None or member.keep == "best") and "validation" not in task.splits:
         what = f"`patience` and `keep` need validations, and the task `{task.name}` has no split `validation`"
         raise InputError(what, where=_where(member), hint="give the task one, or leave them out")
-
-
-def _check_labels(member: Member, task: Task, outputs: Any, batch: Batch) -> Classes:
-    """Nothing if the network has an output for every label; their number, if labels show in batches alone."""
-    where, loss = f"{_where(member)}, task `{task.name}`", task.loss
-    if isinstance(loss, MixedLoss):
-        several = outputs if loss.headed else (outputs,) * len(loss.losses)
-        mixed = tuple(_classes(own, each) for own, each in zip(loss.losses, several, strict=True))
-        check_labels(loss, batch, mixed, f"{where}, split `train`")
-        return mixed
-    classes = _classes(loss, outputs)
-    if not isinstance(loss, CrossEntropy) or classes is None:
-        return None
-    labels = {
-        split: known_labels(task.splits[split], loss.label)
-        for split in ("train", "validation")
-        if split in task.splits
-    }
-    problems = [
-        label_problem(known, classes, f"{where}, split `{split}`")
-        for split, known in labels.items()
-        if known is not None
-    ]
-    raise_all([problem for problem in problems if problem is not None])
-    if labels["train"] is not None:
-        return None
-    check_labels(loss, batch, classes, f"{where}, split `train`")
-    return classes
-
-
-def _classes(loss: Loss, outputs: Any) -> int | None:
-    """How many outputs labels have, if they are classes."""
-    logits = getattr(outputs, "logits", outputs)
-    return logits.shape[-1] if isinstance(loss, CrossEntropy) and isinstance(logits, Tensor) else None
-
-
-def _first_line(error: Exception) -> str:
-    lines: Any = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0]
 
 
 def _where(member: Member) -> str:

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from safetensors.torch import save_model
-from torch import nn
 
 from plait.errors import InputError
 from plait.fleet._member import described
-from plait.fleet._save_adapter import folder_name, save_adapter
-from plait.tasks import Headed, Heads
+from plait.fleet._save_adapter import save_adapter
+from plait.tasks import Heads, folder_name, save_network
 
 if TYPE_CHECKING:
     from plait.fleet._fleet import Fleet
@@ -58,22 +56,8 @@ def _member(fleet: Fleet, name: str, place: Path, base: str | None) -> None:
         heads = own.names if isinstance(own, Heads) else ()
         save_adapter(fleet.state(name), trainee.adapter, place, base, heads=heads)
     else:
-        _write(fleet[name], place)
+        save_network(fleet[name], place)
     about: dict[str, Any] = {"member": described(trainee.member), "task": trainee.task.name}
     about |= {"steps": trainee.step, "status": trainee.status, "best": trainee.best}
     text = json.dumps(about, indent=1, default=str)
     (place / "member.json").write_text(text + "\n", encoding="utf-8")
-
-
-def _write(network: nn.Module, place: Path) -> None:
-    body: Any = network.body if isinstance(network, Headed) else network
-    if isinstance(network, Headed) and isinstance(network.head, Heads):
-        for task, head in network.head.named():
-            (place / folder_name(task)).mkdir()
-            save_model(head, str(place / folder_name(task) / "head.safetensors"))
-    elif isinstance(network, Headed):
-        save_model(network.head, str(place / "head.safetensors"))
-    if hasattr(body, "save_pretrained"):
-        body.save_pretrained(place)
-    else:
-        save_model(body, str(place / "model.safetensors"))

@@ -206,9 +206,12 @@ class Fleet:
         return self._roster.state(name)
 
     def add(self, member: Member) -> None:
-        """Let a member join, before training or during it; the others are not disturbed."""
+        """Let a member join, before training or during it; the others are not disturbed.
+
+        One that can't be built is refused; during training it fails, with a warning, and the others go on.
+        """
         self._router = None
-        self._roster.join([member])
+        self._roster.join([member], training=self._training)
 
     def drop(self, name: str, why: str = "dropped") -> None:
         """End a member's training; it keeps the weights it has.

@@ -79,16 +79,26 @@ def grouped(
     """
     if not trainees:
         return []
-    if backend == "sequential":
-        return [Group("sequential", list(trainees))]
-    if backend in ("stacked", "adapters"):
-        check(trainees) if backend == "stacked" else check_adapters(trainees)
+    if backend != "auto":
+        check_backend(trainees, backend)
         return [Group(backend, list(trainees))]
     groups = []
     for alike in families(trainees):
         kind, size = choose(alike)
         groups += [Group(kind, list(alike[start : start + size])) for start in range(0, len(alike), size)]
     return groups
+
+
+def check_backend(trainees: Sequence[Trainee], backend: BackendName) -> None:
+    """Nothing if a backend that the user asked for takes these members together.
+
+    Raises:
+        InputError: they are not alike.
+    """
+    if backend == "stacked":
+        check(trainees)
+    elif backend == "adapters":
+        check_adapters(trainees)
 
 
 def families(trainees: Sequence[Trainee]) -> list[list[Trainee]]:

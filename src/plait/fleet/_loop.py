@@ -16,7 +16,7 @@ from plait.fleet._auto import choose
 from plait.fleet._callbacks import kind_of, lasting, tell
 from plait.fleet._facts import CallbackFacts, Facts, GroupFacts, Progress
 from plait.fleet._fingerprint import fingerprint
-from plait.fleet._groups import Group, grouped, make
+from plait.fleet._groups import Group, check_backend, grouped, make
 from plait.fleet._live import Live
 from plait.fleet._lock import locked
 from plait.fleet._log import JsonLines
@@ -89,10 +89,27 @@ class Loop:
         for trainee in was:
             if not trainee.running:
                 self._ended(trainee)
-        grouped = {name for group in self.roster.groups for name in group.names}
-        joined = any(t.running and n not in grouped for n, t in self.roster.trainees.items())
+        joined = self._joined()
         if joined or any(group.sparse for group in self.roster.groups):
             self._regroup()
+
+    def _joined(self) -> list[Trainee]:
+        """Members that have started since the last round; one that the user's backend can't take fails."""
+        held = {name for group in self.roster.groups for name in group.names}
+        new = [t for t in self.roster.running if t.member.name not in held]
+        others = [t for t in self.roster.running if t.member.name in held]
+        taken: list[Trainee] = []
+        for trainee in new:
+            taken += [trainee] if self._takes(trainee, [*others, *taken]) else []
+        return taken
+
+    def _takes(self, trainee: Trainee, others: Sequence[Trainee]) -> bool:
+        try:
+            check_backend([*others, trainee], self.fleet.backend)
+        except InputError as error:
+            self.roster.refuse(trainee.member.name, error)
+            return False
+        return True
 
     def _regroup(self) -> None:
         """New groups of those that run; what backends hold is kept."""
@@ -156,7 +173,8 @@ class Loop:
 
     def _validated(self, trainee: Trainee) -> dict[str, Any]:
         fleet, member, metric = self.fleet, trainee.member, trainee.task.metric
-        value = validate(self._network(trainee), trainee.task)
+        where = f"member `{member.name}`, task `{trainee.task.name}`"
+        value = validate(self._network(trainee), trainee.task, where)
         if better(value, trainee.best, metric):
             trainee.best, trainee.waited = value, 0
             if member.keep == "best":

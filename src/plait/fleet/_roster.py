@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from plait.errors import InputError, nearest
+from plait.errors import InputError, InputErrors, nearest
 from plait.fleet._adapter import adapted
 from plait.fleet._build import base_of, build, build_adapter, find_task, started
 from plait.fleet._check import check_names
@@ -103,43 +104,94 @@ class Roster:
 
     # ---- joining and starting
 
-    def join(self, members: Sequence[Member]) -> None:
-        """New members; those that need not wait start."""
+    def join(self, members: Sequence[Member], *, training: bool = False) -> None:
+        """New members; those that need not wait start.
+
+        Args:
+            members: they.
+            training: whether others train at the moment: a member that can't be built then fails alone.
+
+        Raises:
+            InputError: two have one name; or, if nobody trains, one can't be built.
+        """
         check_names(members, self.names)
-        for member in members:
-            first = _first(member)
-            if first in self.never:
-                what = f"it starts after `{first}`, which never started"
-                raise InputError(what, where=f"member `{member.name}`", hint="give it another start")
-            find_task(member, self.tasks, self._mixtures).split("train")
-            self.waiting[member.name] = member
-            before = None if first is None else self.trainees.get(first)
-            if first is None or (before is not None and not before.running):
-                self.start(member.name)
+        self.waiting |= {member.name: member for member in members}
+        try:
+            for look in (self._start_if_free, self._rehearse):
+                for member in members:
+                    with self._alone(member.name) if training else nullcontext():
+                        look(member)
+        except Exception:
+            for member in members:
+                self.waiting.pop(member.name, None)
+            raise
+
+    def _start_if_free(self, member: Member) -> None:
+        first = _first(member)
+        if first in self.never:
+            what = f"it starts after `{first}`, which never started"
+            raise InputError(what, where=f"member `{member.name}`", hint="give it another start")
+        find_task(member, self.tasks, self._mixtures).split("train")
+        before = None if first is None else self.trainees.get(first)
+        if first is None or (before is not None and not before.running):
+            self.start(member.name)
+
+    def _rehearse(self, member: Member) -> None:
+        """Build a member that waits from what those before it are now: whether it can be shows early."""
+        first = _first(member)
+        while first in self.waiting:
+            first = _first(self.waiting[first])
+        if member.name in self.waiting and first in self.trainees:
+            self._built(member, first)
 
     def start(self, name: str) -> None:
         """A waiting member starts."""
-        member = self.waiting.pop(name)
-        task, first = find_task(member, self.tasks, self._mixtures), _first(member)
-        if member.lora is not None:
-            trainee = build_adapter(member, task, self._base(member))
-        else:
+        member = self.waiting[name]
+        self.trainees[name], self.states[name] = self._built(member, _first(member))
+        del self.waiting[name]
+
+    def _built(self, member: Member, first: str | None) -> tuple[Trainee, State]:
+        """A member ready to train, and the state it starts in: another's weights, if there is a first."""
+        task = find_task(member, self.tasks, self._mixtures)
+        if member.lora is None:
             trainee = build(member, task, self.model, None if first is None else self.network(first))
+            return trainee, trainee.initial()
+        trainee = build_adapter(member, task, self._base(member, first))
         state = trainee.initial()
-        if member.lora is not None and first is not None:
-            state = started(member, state, self.state(first))
-        self.trainees[name], self.states[name] = trainee, state
+        return trainee, state if first is None else started(member, state, self.state(first))
 
     def start_after(self, ended: str) -> None:
-        """Those start that waited for a member."""
-        for name, member in list(self.waiting.items()):
-            if _first(member) == ended:
+        """Those start that waited for a member; one that can't be built fails, and the others go on."""
+        for name in [name for name, member in self.waiting.items() if _first(member) == ended]:
+            with self._alone(name):
                 self.start(name)
 
-    def _base(self, member: Member) -> nn.Module:
+    def refuse(self, name: str, error: InputError) -> None:
+        """A member that has just started fails: it can't be trained as the others are."""
+        self.waiting[name] = self.trainees.pop(name).member
+        del self.states[name]
+        self._fail(name, error)
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """A member that can't be built fails, and nobody else."""
+        try:
+            yield
+        except Exception as error:
+            self._fail(name, error)
+
+    def _fail(self, name: str, error: Exception) -> None:
+        """A member that waits never starts."""
+        parts = error.problems if isinstance(error, InputErrors) else [error]
+        told = [e.what if isinstance(e, InputError) else f"{type(e).__name__}: {e}" for e in parts]
+        why = f"it could not be started: {'; '.join(told)}"
+        warnings.warn(f"member `{name}` failed: {why}", FleetWarning, stacklevel=4)
+        self.end(name, "failed", why)
+
+    def _base(self, member: Member, first: str | None) -> nn.Module:
         """The one base of all members with adapters that start alike."""
-        if isinstance(member.start, After):
-            return self.trainees[member.start.member].network
+        if first is not None:
+            return self.trainees[first].network
         source = self.model if member.start is None else member.start
         key = source if isinstance(source, str | Path) else id(source)
         if key not in self._bases:

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -15,9 +14,7 @@ from torch import Tensor
 from plait.errors import InputError
 from plait.fleet._adapter import HEAD, Adapter
 from plait.fleet._trainee import State
-
-#: A task's head lies beside the adapter under this name; PEFT does not look at it.
-HEAD_FILE = "head.safetensors"
+from plait.tasks import HEAD_FILE, folder_name
 
 
 def save_adapter(
@@ -28,7 +25,7 @@ def save_adapter(
     *,
     heads: Sequence[str] = (),
 ) -> Path:
-    """Write a member's adapter.
+    """Write a member's adapter; a task's head lies beside it, where PEFT does not look at it.
 
     Args:
         state: the member's.
@@ -73,12 +70,6 @@ def save_adapter(
     }
     _write_text(json.dumps(plain, indent=2, sort_keys=True, default=str), folder / "adapter_config.json")
     return folder
-
-
-def folder_name(name: str) -> str:
-    """A name as that of a folder; "." and ".." are the only ones that quoting leaves as ways out."""
-    own = quote(name, safe=" ")
-    return own.replace(".", "%2E") if own in (".", "..") else own
 
 
 def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:

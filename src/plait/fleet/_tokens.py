@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from plait.errors import InputError
-from plait.tasks import Columns, Examples, Mixed, Ragged, Subset, Task
+from plait.tasks import Columns, Examples, Mixed, Ragged, Subset, Task, table_of
 
 #: What transformers call the column whose numbers the input embedding is asked for.
 _IDS = "input_ids"
@@ -60,8 +60,7 @@ def _outside(examples: Examples, rows: int) -> tuple[int, int] | None:
         parts = zip(examples.starts, examples.parts, strict=True)
         found = ((start, _outside(part, rows)) for start, part in parts)
         return next(((start + place[0], place[1]) for start, place in found if place is not None), None)
-    held = examples.whole if isinstance(examples, Subset) else examples
-    chosen = examples.rows if isinstance(examples, Subset) else None
+    held, chosen = table_of(examples)
     if isinstance(held, Columns) and _IDS in held.columns:
         ids = held.columns[_IDS].cpu().numpy()
         ids = ids if chosen is None else ids[chosen]

@@ -11,8 +11,8 @@ import torch
 
 from plait.checkpoint import load_into, open_model
 from plait.study._at import BOUNDS, INDEX, At
-from plait.study._models import save_body
 from plait.study._training import fit, fit_one, joined
+from plait.tasks import save_network
 
 #: Cosines and conflicts, in the folder of the step that computed them.
 DIFFERENCES = "similarity.npz"
@@ -22,11 +22,11 @@ def base(at: At, folder: Path) -> None:
     """The base as a checkpoint: the suite's own, another one, or what the suite's learns from all tasks."""
     wanted = at.study.base
     if wanted is None:
-        save_body(at.suite.base(), folder / "model")
+        save_network(at.suite.base(), folder / "model")
     elif isinstance(wanted, str):
-        save_body(load_into(at.suite.base(), open_model(wanted)), folder / "model")
+        save_network(load_into(at.suite.base(), open_model(wanted)), folder / "model")
     else:
-        save_body(at.suite.base(), folder / "start")
+        save_network(at.suite.base(), folder / "start")
         settings = joined(at.study.experts, wanted.settings)
         tasks = wanted.tasks or [task.name for task in at.suite.tasks]
         fit_one(at, tasks, settings, folder, start=folder / "start")

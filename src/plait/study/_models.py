@@ -1,25 +1,14 @@
-"""Models as steps leave them: folders of a body and heads, and what is asked of several at once."""
+"""Several models asked at once, and what networks say."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from plait.tasks import Batch, SquaredError, Task
-
-
-def save_body(body: Any, folder: Path) -> None:
-    """Write a network as a checkpoint that everything in plait opens."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if hasattr(body, "save_pretrained"):
-        body.save_pretrained(folder)
-    else:
-        save_model(body, str(folder / "model.safetensors"))
 
 
 class Averaged(nn.Module):

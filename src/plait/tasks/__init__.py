@@ -4,10 +4,19 @@ from plait.tasks._compare import Difference, compare, regressions
 from plait.tasks._evaluate import Measured, evaluate, measure, tabulate
 from plait.tasks._examples import Batch, Columns, Examples, Items, Ragged, as_examples, digest
 from plait.tasks._find import Source, Unavailable, find
+from plait.tasks._joint import Heads, MixedLoss
 from plait.tasks._labels import Classes, check_labels, known_labels, label_problem
 from plait.tasks._language import PackedTokens, language_task
 from plait.tasks._lm_eval import evaluate_lm
-from plait.tasks._losses import IGNORED, TASK, CrossEntropy, Loss, NextToken, SquaredError
+from plait.tasks._losses import (
+    IGNORED,
+    TASK,
+    CrossEntropy,
+    Loss,
+    NextToken,
+    SquaredError,
+    size_problem,
+)
 from plait.tasks._markdown import notes
 from plait.tasks._meet import ByInput, ByKeywords, MeanPooled, Meet
 from plait.tasks._metrics import (
@@ -18,18 +27,20 @@ from plait.tasks._metrics import (
     mean_squared_error,
     perplexity,
 )
-from plait.tasks._mixture import Heads, Mixed, MixedLoss, in_memory, mixture, padding
+from plait.tasks._mixed import Mixed, in_memory, padding
+from plait.tasks._mixture import mixture
 from plait.tasks._network import at_rest, with_head
 from plait.tasks._packages import Debian, Hub, PyPI
 from plait.tasks._packing import check_packing
-from plait.tasks._pass import broken
+from plait.tasks._saved import HEAD_FILE, folder_name, save_network
 from plait.tasks._scores import NOTE, Average, Evidence, Score, Scores, marked, read_scores
-from plait.tasks._subset import Subset
+from plait.tasks._subset import Subset, table_of
 from plait.tasks._suite import Suite
 from plait.tasks._task import SPLITS, Headed, Task
 from plait.tasks.suites import load_suite, suite_names, suite_summaries
 
 __all__ = [
+    "HEAD_FILE",
     "IGNORED",
     "NOTE",
     "SPLITS",
@@ -72,7 +83,6 @@ __all__ = [
     "as_examples",
     "at_rest",
     "bits_per_byte",
-    "broken",
     "check_labels",
     "check_packing",
     "compare",
@@ -80,6 +90,7 @@ __all__ = [
     "evaluate",
     "evaluate_lm",
     "find",
+    "folder_name",
     "in_memory",
     "known_labels",
     "label_problem",
@@ -95,8 +106,11 @@ __all__ = [
     "perplexity",
     "read_scores",
     "regressions",
+    "save_network",
+    "size_problem",
     "suite_names",
     "suite_summaries",
+    "table_of",
     "tabulate",
     "with_head",
 ]

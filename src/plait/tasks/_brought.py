@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from plait.errors import InputError
-from plait.tasks._mixture import Heads
+from plait.tasks._joint import Heads
 from plait.tasks._suite import Suite
 from plait.tasks._task import Headed, Task
 

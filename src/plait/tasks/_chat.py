@@ -10,7 +10,10 @@ from plait.errors import InputError
 
 Messages = Sequence[Mapping[str, Any]]
 _GENERATION = re.compile(r"{%[-+]?\s*generation\b")
-_MARK = "mark it in tokenizer.chat_template with {% generation %}, or give prompt and completion"
+_MARK = (
+    "put it between {% generation %} and {% endgeneration %} in tokenizer.chat_template, or give `prompt` "
+    "and `completion`"
+)
 
 
 def messages(given: Any, name: str, where: str) -> list[Mapping[str, Any]]:
@@ -72,43 +75,21 @@ def written(
 
 
 def assistant(tokenizer: Any, said: Messages, tools: Any, where: str) -> tuple[list[int], list[bool]]:
-    """Tokens of messages, and for each whether the assistant says it.
-
-    A template with `{% generation %}` marks them. With another, they are those between what begins an answer
-    and what ends with it, if they are the message's own words.
+    """Tokens of messages, and for each whether the assistant says it, as the template's marks tell.
 
     Raises:
-        InputError: as `written`; or the template doesn't tell.
+        InputError: as `written`; or the template has no `{% generation %}`, or marks none of what is said.
     """
-    if _GENERATION.search(str(getattr(tokenizer, "chat_template", ""))):
-        marked = written(tokenizer, said, tools, where, return_assistant_tokens_mask=True)
-        return list(marked["input_ids"]), [bool(own) for own in marked["assistant_masks"]]
-    ids = list(written(tokenizer, said, tools, where)["input_ids"])
-    counted = [False] * len(ids)
-    for place, message in enumerate(said):
-        if message["role"] == "assistant":
-            start, stop = _span(tokenizer, said, place, ids, tools, where)
-            counted[start:stop] = [True] * (stop - start)
-    return ids, counted
-
-
-def _span(
-    tokenizer: Any, said: Messages, place: int, ids: list[int], tools: Any, where: str
-) -> tuple[int, int]:
-    """Where a message of the assistant's begins and ends."""
-    if place == 0:
-        raise InputError("the assistant speaks first, and the chat template does not tell where it begins",
-                         where=where, hint=_MARK)  # fmt: skip
-    asked = written(tokenizer, said[:place], tools, where)["input_ids"]
-    before = written(tokenizer, said[:place], tools, where, answer=True)["input_ids"]
-    until = written(tokenizer, said[: place + 1], tools, where)["input_ids"]
-    start, stop = common(before, ids), common(until, ids)
-    own, content = tokenizer.decode(ids[start:stop]), said[place].get("content")
-    told = len(before) > len(asked) and start == len(before)
-    if not told or not isinstance(content, str) or not own.startswith((content, content.strip())):
-        what = "the chat template does not tell what the assistant says"
+    template = getattr(tokenizer, "chat_template", None)
+    if template and not _GENERATION.search(str(template)):
+        what = "the chat template does not mark what the assistant says"
         raise InputError(what, where=where, hint=_MARK)
-    return start, stop
+    marked = written(tokenizer, said, tools, where, return_assistant_tokens_mask=True)
+    ids, counted = list(marked["input_ids"]), [bool(own) for own in marked["assistant_masks"]]
+    if not any(counted) and any(each["role"] == "assistant" and each.get("content") for each in said):
+        what = "the chat template marks none of what the assistant says"
+        raise InputError(what, where=where, hint=_MARK)
+    return ids, counted
 
 
 def common(first: Sequence[int], second: Sequence[int]) -> int:

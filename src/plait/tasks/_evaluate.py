@@ -19,7 +19,7 @@ from plait.tasks._brought import Brought
 from plait.tasks._examples import Examples, digest
 from plait.tasks._gather import check_asked
 from plait.tasks._metrics import Floats
-from plait.tasks._mixture import in_memory
+from plait.tasks._mixed import in_memory
 from plait.tasks._network import Model, at_rest, named_models, network, untrained, with_head
 from plait.tasks._pass import numbers
 from plait.tasks._scores import Evidence, Score, Scores
@@ -121,7 +121,7 @@ def _scored(
 
 
 def measure(
-    model: nn.Module, task: Task, split: str, *, batch_size: int = 256, where: str = "the model"
+    model: nn.Module, task: Task, split: str, *, batch_size: int = 256, where: str | None = None
 ) -> tuple[Floats, int]:
     """What each example adds to a task's metric, `(n, k)`, and for how many the model gave NaN.
 
@@ -130,11 +130,12 @@ def measure(
         task: what is measured.
         split: on which of its examples.
         batch_size: examples at a time.
-        where: for messages.
+        where: for messages; the task if None.
 
     Raises:
         InputError: the model can't take the task's batches, or there is no such split.
     """
+    where = f"task `{task.name}`" if where is None else where
     with at_rest(model):
         added, broken = numbers(model, task, split, batch_size=batch_size, where=where)
     return added, int(broken.sum())

@@ -13,7 +13,7 @@ from torch.utils import data as torch_data
 from plait.errors import InputError
 from plait.tasks._examples import Batch, Columns, Examples, Items, Ragged
 from plait.tasks._losses import IGNORED, TASK, CrossEntropy, Loss
-from plait.tasks._subset import Subset
+from plait.tasks._subset import table_of
 
 #: How many classes there are: of a task, or of each task of a mixture; None where there are none.
 Classes = int | tuple[int | None, ...] | None
@@ -21,9 +21,10 @@ Classes = int | tuple[int | None, ...] | None
 
 def known_labels(examples: Examples, name: str) -> Tensor | None:
     """The labels of all examples, if no example has to be made for them."""
-    if isinstance(examples, Subset):
-        whole = known_labels(examples.whole, name)
-        return None if whole is None else whole[torch.from_numpy(np.asarray(examples.rows, dtype=np.int64))]
+    table, rows = table_of(examples)
+    if rows is not None:
+        whole = known_labels(table, name)
+        return None if whole is None else whole[torch.from_numpy(np.asarray(rows, dtype=np.int64))]
     if isinstance(examples, Columns | Ragged):
         return examples.columns.get(name)
     if not isinstance(examples, Items):

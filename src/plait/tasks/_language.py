@@ -51,12 +51,12 @@ def language_task(
         max_length: tokens of a row; what is longer loses its end. None for no limit, if rows are not packed.
         packing: whether rows for training hold several documents, kept apart: the loss is that of each alone.
         completion_only_loss: whether a prompt's tokens count; they don't if None.
-        assistant_only_loss: whether only what the assistant says counts.
+        assistant_only_loss: whether only what the assistant says counts; the chat template has to mark it.
         about: as for `Task`.
 
     Raises:
         InputError: no tokenizer; a row of no such form, or of two; messages that the chat template refuses,
-            or of which it doesn't tell what the assistant says; options that ask for what rows have not; no
+            or of which it doesn't mark what the assistant says; options that ask for what rows have not; no
             text that counts.
     """
     if packing and max_length is None:

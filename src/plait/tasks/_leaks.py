@@ -15,7 +15,7 @@ from torch import Tensor
 from plait.errors import InputError
 from plait.tasks._examples import Columns, Examples, Items, Ragged
 from plait.tasks._places import Place, place_of
-from plait.tasks._subset import Subset
+from plait.tasks._subset import table_of
 
 #: Bytes of a split up to which its numbers are compared with those of others.
 _MOST = 256 << 20
@@ -52,6 +52,7 @@ class _Split:
 
     def __init__(self, examples: Examples, label: str | None) -> None:
         self.examples, self.label = examples, label
+        self.table, self.rows = table_of(examples)
         self._told: dict[tuple[str, ...], tuple[NDArray[Any], NDArray[Any]]] = {}
 
     def __len__(self) -> int:
@@ -59,7 +60,8 @@ class _Split:
 
     @functools.cached_property
     def source(self) -> set[str]:
-        return _source(self.examples)
+        source = getattr(self.table, "source", None) or ()
+        return set(source if self.rows is None else [source[int(row)] for row in self.rows if source])
 
     @functools.cached_property
     def place(self) -> Place | None:
@@ -68,28 +70,19 @@ class _Split:
     @functools.cached_property
     def inputs(self) -> Mapping[str, Any]:
         """Name → tensor or sequences of what models get, of all rows of the table that holds them."""
-        held = _table(self.examples)
+        held = _columns(self.table)
         return {name: column for name, column in held.items() if name != self.label}
 
     def told(self, names: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
         """A number for each different example, and how often it is there."""
         key = tuple(names)
         if key not in self._told:
-            rows = self.examples.rows if isinstance(self.examples, Subset) else None
-            numbers = _numbers([self.inputs[name] for name in names], rows, len(self))
+            numbers = _numbers([self.inputs[name] for name in names], self.rows, len(self))
             self._told[key] = np.unique(numbers, return_counts=True)
         return self._told[key]
 
 
-def _source(examples: Examples) -> set[str]:
-    if isinstance(examples, Subset):
-        source = getattr(examples.whole, "source", None)
-        return set() if source is None else {source[int(row)] for row in examples.rows}
-    return set(getattr(examples, "source", None) or ())
-
-
-def _table(examples: Examples) -> Mapping[str, Any]:
-    held = examples.whole if isinstance(examples, Subset) else examples
+def _columns(held: Examples) -> Mapping[str, Any]:
     if isinstance(held, Columns):
         return held.columns
     if isinstance(held, Ragged):
@@ -116,9 +109,8 @@ def _twins(one: _Split, other: _Split) -> int:
     Real data hold some examples twice, and data of few values hold all of them many times, but not as often
     in two splits. What is the same for all examples says nothing.
     """
-    wholes = [split.examples.whole for split in (one, other) if isinstance(split.examples, Subset)]
-    if len(wholes) == 2 and wholes[0] is wholes[1]:
-        return 0
+    if one.table is other.table:
+        return 0  # they are held against each other by rows
     names = sorted(one.inputs.keys() & other.inputs.keys())
     if len(names) < min(len(one.inputs), len(other.inputs)) or not names:
         return 0

@@ -5,6 +5,7 @@ So a batch that is filled up (weight 0), or made of micro-batches, has the loss 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from plait.errors import InputError
 from plait.tasks._examples import Batch
 
 #: The column that says which task of a mixture an example belongs to: its place there.
@@ -54,16 +56,20 @@ class CrossEntropy:
 
 @dataclass(frozen=True)
 class SquaredError:
-    """(output − label)², the mean over what an example has of them; outputs and labels `(n,)` or `(n, k)`."""
+    """(output − label)², the mean over what an example has of them; outputs and labels `(n,)` or `(n, k)`.
+
+    Both have the same shape but for dimensions of 1; others are refused, as they would be broadcast.
+    """
 
     label: str = "label"
     pads_classes: bool = False
 
     def __call__(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        found = _tensor(outputs)
-        found = found.reshape(len(found), -1)
-        wanted = batch[self.label].reshape(len(found), -1).to(found.dtype)
-        values = (found - wanted).square().mean(1)
+        found, labels = _tensor(outputs), batch[self.label]
+        if (problem := size_problem(found.shape, labels.shape)) is not None:
+            raise problem
+        wanted = labels.reshape(len(labels), -1).to(found.dtype)
+        values = (found.reshape(wanted.shape) - wanted).square().mean(1)
         return values, torch.ones_like(values)
 
 
@@ -90,6 +96,22 @@ class NextToken:
 
 
 _SHORT = (torch.bfloat16, torch.float16)
+
+
+def size_problem(outputs: Sequence[int], labels: Sequence[int]) -> InputError | None:
+    """What is wrong with the shapes of outputs and of labels that are numbers, if anything is."""
+    if list(outputs[:1]) != list(labels[:1]):
+        what = f"a network gives outputs of shape {tuple(outputs)} for {labels[0]} examples"
+        return InputError(what, hint="its first dimension has to run over examples")
+    given, wanted = ([size for size in shape[1:] if size != 1] for shape in (outputs, labels))
+    if given == wanted:
+        return None
+    what = f"a network gives outputs of size {_times(given)} for labels of size {_times(wanted)}"
+    return InputError(what, hint="give it as many outputs as an example has labels")
+
+
+def _times(sizes: Sequence[int]) -> str:
+    return " × ".join(map(str, sizes)) or "1"
 
 
 def _tensor(outputs: Any) -> Tensor:

@@ -7,25 +7,14 @@ them (heads are small beside bodies, and tensors of one shape can be stacked), a
 
 from __future__ import annotations
 
-import copy
-import functools
 import math
 import numbers
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional as F
+from collections.abc import Mapping, Sequence
 
 from plait.errors import InputError
-from plait.tasks._examples import Batch, Columns, Examples, Ragged
-from plait.tasks._losses import TASK, Loss
-from plait.tasks._metrics import Floats, Metric
-from plait.tasks._subset import Subset
+from plait.tasks._joint import Heads, MixedLoss, mean_metric
+from plait.tasks._losses import TASK
+from plait.tasks._mixed import Mixed
 from plait.tasks._task import SPLITS, Task
 
 #: More examples than this in an epoch (shares far from the tasks' sizes) could not be shuffled in memory.
@@ -73,186 +62,12 @@ def mixture(
         name,
         splits,
         loss=losses[0] if alike else MixedLoss(losses, headed),
-        metric=_metric([task.metric for task in tasks], headed, [task.loss for task in tasks]),
+        metric=mean_metric([task.metric for task in tasks], headed, [task.loss for task in tasks]),
         head=Heads(tasks) if headed else None,
         meet=tasks[0].meet,
         semi_synthetic=any(task.semi_synthetic for task in tasks),
         about="; ".join(task.about for task in tasks if task.about),
     )
-
-
-@dataclass(frozen=True, eq=False)
-class Mixed:
-    """Examples of several tasks one after another.
-
-    Args:
-        parts: each task's.
-        lengths: how many of each there are here; a part that is shorter comes round again.
-        places: of the tasks in the mixture.
-    """
-
-    parts: tuple[Examples, ...]
-    lengths: tuple[int, ...]
-    places: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return sum(self.lengths)
-
-    @functools.cached_property
-    def _starts(self) -> NDArray[np.int64]:
-        return np.cumsum([0, *self.lengths])
-
-    @property
-    def starts(self) -> list[int]:
-        """The place of each task's first example."""
-        return self._starts[:-1].tolist()
-
-    @property
-    def padding(self) -> Mapping[str, int]:
-        """What fills up sequences, by column."""
-        return padding(self.parts[0])
-
-    def batch(self, rows: Sequence[int]) -> Batch:
-        index = np.asarray(rows, dtype=np.int64)
-        owner = np.searchsorted(self._starts, index, side="right") - 1
-        chosen = [
-            (part, np.flatnonzero(owner == number), self._starts[number])
-            for number, part in enumerate(self.parts)
-        ]
-        batches = [
-            (part.batch((index[at] - start) % len(part)), torch.from_numpy(at))  # type: ignore[arg-type]
-            for part, at, start in chosen
-            if len(at)
-        ]
-        whole = {
-            name: _placed([(batch[name], at) for batch, at in batches], len(index), self.padding.get(name, 0))
-            for name in batches[0][0]
-        }
-        return whole | {TASK: torch.from_numpy(np.array(self.places)[owner])}
-
-
-def _placed(parts: Sequence[tuple[Tensor, Tensor]], rows: int, fill: int) -> Tensor:
-    """Columns of parts of a batch in one, each row in its place; shorter sequences filled up."""
-    first = parts[0][0]
-    shape = [max(sizes) for sizes in zip(*(tuple(t.shape[1:]) for t, _ in parts), strict=True)]
-    whole = first.new_full((rows, *shape), fill)
-    for tensor, at in parts:
-        missing = [size - own for size, own in zip(shape, tensor.shape[1:], strict=True)]
-        pads = [pad for size in reversed(missing) for pad in (0, size)]
-        whole[at] = F.pad(tensor, pads, value=fill) if any(missing) else tensor
-    return whole
-
-
-def padding(examples: Examples) -> Mapping[str, int]:
-    """What fills up sequences of examples, by column."""
-    held = examples.whole if isinstance(examples, Subset) else examples
-    return getattr(held, "padding", {})
-
-
-def in_memory(examples: Examples) -> bool:
-    """Whether all that examples hold is in memory, so that looking at it costs little."""
-    if isinstance(examples, Mixed):
-        return all(in_memory(part) for part in examples.parts)
-    held = examples.whole if isinstance(examples, Subset) else examples
-    return isinstance(held, Columns | Ragged)
-
-
-class Heads(nn.Module):
-    """The heads of a mixture's tasks, all called with the same features.
-
-    Args:
-        tasks: whose heads; those that have none let the body's outputs through.
-    """
-
-    def __init__(self, tasks: Sequence[Task]) -> None:
-        super().__init__()
-        self.names = tuple(task.name for task in tasks)
-        self.each = nn.ModuleList(
-            [nn.Identity() if task.head is None else copy.deepcopy(task.head) for task in tasks]
-        )
-
-    def forward(self, features: Any) -> tuple[Any, ...]:
-        return tuple(head(features) for head in self.each)
-
-    def of(self, task: str) -> nn.Module:
-        """A task's head.
-
-        Raises:
-            ValueError: the mixture has no such task.
-        """
-        return self.each[self.names.index(task)]
-
-    def named(self) -> Iterator[tuple[str, nn.Module]]:
-        """Tasks and their heads, where they have one."""
-        return ((n, h) for n, h in zip(self.names, self.each, strict=True) if not isinstance(h, nn.Identity))
-
-
-@dataclass(frozen=True)
-class MixedLoss:
-    """Each example's own task's loss.
-
-    Args:
-        losses: of the tasks, in the mixture's order.
-        headed: whether outputs are one for each task, as `Heads` gives them.
-    """
-
-    losses: tuple[Loss, ...]
-    headed: bool
-    pads_classes: bool = False
-
-    def __call__(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        values, weights = [], []
-        for place, loss in enumerate(self.losses):
-            own = outputs[place] if self.headed else outputs
-            mine = batch[TASK] == place
-            value, weight = loss(own, _own(batch, loss, mine))
-            values.append(torch.where(mine, value, 0.0))
-            weights.append(torch.where(mine, weight, 0.0))
-        # All but one of them are 0, so that the sum is exact.
-        return torch.stack(values).sum(0), torch.stack(weights).sum(0)
-
-
-def _own(batch: Batch, loss: Loss, mine: Tensor) -> Batch:
-    """A batch where other tasks' examples have the label 0, which every head has an output for."""
-    label = getattr(loss, "label", None)
-    if label not in batch:
-        return batch
-    held = batch[label]
-    wide = mine.view(-1, *[1] * (held.dim() - 1))
-    return batch | {label: torch.where(wide, held, 0)}
-
-
-class _Mean:
-    """The mean over tasks of their metrics; of those that have an example."""
-
-    def __init__(self, metrics: Sequence[Metric], headed: bool, losses: Sequence[Loss]) -> None:
-        self.metrics, self.headed, self.losses = list(metrics), headed, list(losses)
-        #: How many numbers each metric adds, which shows when it is first asked.
-        self.widths: list[int] = []
-
-    def numbers(self, outputs: Any, batch: Batch) -> Tensor:
-        found = []
-        for place, (metric, loss) in enumerate(zip(self.metrics, self.losses, strict=True)):
-            mine = batch[TASK] == place
-            added = metric.numbers(outputs[place] if self.headed else outputs, _own(batch, loss, mine))
-            found.append(added.double().masked_fill(~mine.unsqueeze(1), 0.0))
-        self.widths = [each.shape[1] for each in found]
-        return torch.cat(found, dim=1)
-
-    def summary(self, sums: Floats) -> Floats:
-        parts = np.split(sums, np.cumsum(self.widths)[:-1], axis=-1)
-        scores = np.stack([m.summary(part) for m, part in zip(self.metrics, parts, strict=True)])
-        there = np.stack([(part != 0).any(-1) for part in parts])
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(there, scores, 0.0).sum(0) / there.sum(0)
-
-
-def _metric(metrics: Sequence[Metric], headed: bool, losses: Sequence[Loss]) -> Metric:
-    first, mean = metrics[0], _Mean(metrics, headed, losses)
-    names = list(dict.fromkeys(metric.name for metric in metrics))
-    name = names[0] if len(names) == 1 else "mean of " + ", ".join(names)
-    unit = first.unit if len(names) == 1 else ""
-    return Metric(name, mean.numbers, mean.summary, first.higher_is_better, unit)
 
 
 def _lengths(counts: Sequence[int], shares: Sequence[float], where: str) -> list[int]:

@@ -15,12 +15,12 @@ from torch import nn
 from plait.checkpoint import Checkpoint, LazyTensor, load_into, open_checkpoint, open_model
 from plait.errors import InputError
 from plait.tasks._brought import is_fleet
-from plait.tasks._mixture import Heads
+from plait.tasks._joint import Heads
+from plait.tasks._saved import HEAD_FILE, folder_name
 from plait.tasks._task import Headed, Task
 
 #: One model: a module, a checkpoint, a state dict, or the path or hub id of a checkpoint.
 Model = Any
-HEAD_FILE = "head.safetensors"
 
 
 def named_models(models: Any) -> dict[str, nn.Module | Checkpoint]:
@@ -177,7 +177,8 @@ def _head_file(head: Any, task: Task) -> Path:
             hint=f"give a module or a folder with {HEAD_FILE}",
         )
     path = Path(head)
-    tried = [path] if path.is_file() else [path / HEAD_FILE, path / task.name / HEAD_FILE]
+    folders = dict.fromkeys([path, path / task.name, path / folder_name(task.name)])
+    tried = [path] if path.is_file() else [folder / HEAD_FILE for folder in folders]
     found = next((each for each in tried if each.is_file()), None)
     if found is None:
         told = " nor ".join(f"`{each}`" for each in tried)

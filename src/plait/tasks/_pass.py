@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from plait.errors import InputError
 from plait.tasks._examples import Batch, Examples, Ragged
 from plait.tasks._labels import check_labels
-from plait.tasks._losses import _tensor
+from plait.tasks._losses import TASK, _tensor
 from plait.tasks._metrics import Floats
 from plait.tasks._task import Task
 
@@ -59,8 +59,8 @@ def numbers(
         if logits is not None and logits.dim() == 2:
             told = f"task `{task.name}`, split `{split}`"
             check_labels(task.loss, batch, logits.shape[1], told, rows)
-        added = _added(task, split, outputs, batch)
-        no_number = broken(outputs, added)
+        added = _added(task, split, outputs, batch, where)
+        no_number = broken(outputs, added, batch)
         parts.append(added.double().masked_fill(no_number[:, None], float("nan")).cpu().numpy())
         bad.append(no_number.cpu().numpy())
     back = np.argsort(order)
@@ -98,7 +98,7 @@ def _outputs(model: Callable[..., Any], task: Task, batch: Batch, dtype: torch.d
     return outputs if logits is None or logits.dtype not in _SHORT else logits.float()
 
 
-def _added(task: Task, split: str, outputs: Any, batch: Batch) -> Tensor:
+def _added(task: Task, split: str, outputs: Any, batch: Batch, where: str) -> Tensor:
     try:
         return task.metric.numbers(outputs, batch)
     except KeyError as error:
@@ -108,13 +108,19 @@ def _added(task: Task, split: str, outputs: Any, batch: Batch) -> Tensor:
             where=f"task `{task.name}`, split `{split}`",
             hint=f"its examples have {has}",
         ) from error
+    except InputError as error:
+        raise error.located(lambda _: f"{where}, split `{split}`") from error
 
 
-def broken(outputs: Any, added: Tensor) -> Tensor:
+def broken(outputs: Any, added: Tensor, batch: Batch) -> Tensor:
     """Which examples have no number: their outputs or what they add hold NaN.
 
-    Outputs of three dimensions and more are left to the metric, which knows what of them is padding.
+    Outputs of three dimensions and more are left to the metric, which knows what of them is padding. Of a
+    mixture's heads, that of each example's own task counts.
     """
+    if isinstance(outputs, tuple) and TASK in batch:
+        own = [broken(each, added, {}) & (batch[TASK] == place) for place, each in enumerate(outputs)]
+        return torch.stack(own).any(0)
     found = added.isnan().any(1)
     logits = _flat(outputs)
     return found if logits is None else found | logits.reshape(len(logits), -1).isnan().any(1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import data as torch_data
 
 from plait.tasks._examples import Columns, Examples, Items
-from plait.tasks._subset import Subset
+from plait.tasks._subset import table_of
 
 _Rows = NDArray[np.int64]
 
@@ -29,16 +29,14 @@ class Place:
     rows: _Rows
 
 
-def place_of(examples: Examples, label: str | None, rows: _Rows | None = None) -> Place:
-    """The place of all examples, or of some rows of them.
+def place_of(examples: Examples, label: str | None) -> Place:
+    """The place of examples.
 
     Args:
         examples: of a split.
         label: the column that says nothing of where examples lie.
-        rows: which of them; all if None.
     """
-    if isinstance(examples, Subset):
-        return place_of(examples.whole, label, _taken(examples.rows, rows))
+    examples, rows = table_of(examples)
     if isinstance(examples, Columns):
         # The largest column, as small ones (a weight of 1) may be one tensor for all splits.
         inputs = [column for name, column in sorted(examples.columns.items()) if name != label]

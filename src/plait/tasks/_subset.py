@@ -23,3 +23,12 @@ class Subset:
 
     def batch(self, rows: Sequence[int]) -> Batch:
         return self.whole.batch(self.rows[np.asarray(rows, dtype=np.int64)])  # type: ignore[arg-type]
+
+
+def table_of(examples: Examples) -> tuple[Examples, NDArray[np.int64] | None]:
+    """What examples are rows of, and which rows: themselves and None if they are no `Subset`."""
+    rows = None
+    while isinstance(examples, Subset):
+        rows = examples.rows if rows is None else examples.rows[rows]
+        examples = examples.whole
+    return examples, rows

@@ -1,0 +1,73 @@
+"""How `auto` chooses, with backends of known speeds and a clock that they alone move."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from networks import MLP, task
+
+from plait.fleet import Fleet, Member
+from plait.fleet import _auto as auto
+from plait.fleet._auto import Choice
+from plait.fleet._groups import Place
+
+COUNT = 10
+
+
+class Clock:
+    """Time that passes only while a backend takes a step; and which backends were made."""
+
+    def __init__(self, seconds: Mapping[tuple[str, int], float]) -> None:
+        self.seconds, self.now = seconds, 0.0
+        self.made: list[tuple[str, list[str]]] = []
+
+    def make(self, kind: str, trainees: Any, states: Any, place: Any) -> SimpleNamespace:
+        assert len(states) == len(trainees)
+        self.made.append((kind, [trainee.member.name for trainee in trainees]))
+        return SimpleNamespace(step=lambda: self._pass(self.seconds[kind, len(trainees)]))
+
+    def _pass(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def chosen(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Choice:
+    members = [Member(name=f"m{i}", steps=1) for i in range(COUNT)]
+    roster = Fleet(members, task(MLP), model=lambda: MLP().double())._roster
+    monkeypatch.setattr(auto, "make", clock.make)
+    monkeypatch.setattr(auto, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    place = Place(torch.device("cpu"), 1)
+    return auto.choose(list(roster.trainees.values()), lambda t: roster.state(t.member.name), place)
+
+
+@pytest.mark.parametrize(("rest", "size"), [(1.0, 4), (2.5, 4), (5.0, COUNT)])
+def test_a_split_whose_parts_are_timed_whole_counts_in_full(rest, size, monkeypatch):
+    """Groups of 4, 4 and 2: by its first group alone the split takes 7.5 s, whatever its last one takes."""
+    clock = Clock(
+        {("sequential", COUNT): 100.0, ("stacked", COUNT): 9.0, ("stacked", 4): 3.0, ("stacked", 2): rest}
+    )
+    found = chosen(clock, monkeypatch)
+    split = 3.0 + 3.0 + rest
+    assert found.seconds == {"sequential × 10": 100.0, "stacked × 10": 9.0, "stacked × 4": split}
+    assert (found.kind, found.size) == ("stacked", size)
+    names = [f"m{i}" for i in range(COUNT)]
+    whole = [("stacked", names), ("stacked", names[:4]), ("stacked", names[4:8]), ("stacked", names[8:])]
+    assert clock.made == [("sequential", names), ("stacked", names), ("stacked", names[:4]), *whole]
+
+
+def test_ways_that_are_far_behind_are_not_timed_whole(monkeypatch):
+    clock = Clock({("sequential", COUNT): 2.0, ("stacked", COUNT): 9.0, ("stacked", 4): 3.0})
+    found = chosen(clock, monkeypatch)
+    assert found.seconds == {"sequential × 10": 2.0, "stacked × 10": 9.0, "stacked × 4": 7.5}
+    assert found.kind == "sequential"
+    assert len(clock.made) == 3
+
+
+def test_the_loop_is_left_only_for_what_is_clearly_faster(monkeypatch):
+    for faster, kind in ((0.99, "sequential"), (0.9, "stacked")):
+        seconds = {("sequential", COUNT): 1.0, ("stacked", COUNT): faster, ("stacked", 4): 3.0}
+        with monkeypatch.context() as patched:
+            assert chosen(Clock(seconds), patched).kind == kind
