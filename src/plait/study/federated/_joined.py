@@ -9,8 +9,7 @@ import torch
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from plait.study._models import save_body
-from plait.tasks import Batch, Headed, Task
+from plait.tasks import Batch, Headed, Task, save_network
 
 
 class Joined(nn.Module):
@@ -75,7 +74,7 @@ class Joined(nn.Module):
         Returns:
             task → folder of its head.
         """
-        save_body(self.body, folder)
+        save_network(self.body, folder)
         places = {}
         for number, task in enumerate(self.tasks):
             place = places[task.name] = heads / f"{number}"
