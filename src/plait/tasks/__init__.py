@@ -27,11 +27,13 @@ from plait.tasks._scores import NOTE, Average, Evidence, Score, Scores, marked, 
 from plait.tasks._subset import Subset
 from plait.tasks._suite import Suite
 from plait.tasks._task import SPLITS, Headed, Task
+from plait.tasks._try import PROMPTS, Trial, Tried, try_models
 from plait.tasks.suites import load_suite, suite_names, suite_summaries
 
 __all__ = [
     "IGNORED",
     "NOTE",
+    "PROMPTS",
     "SPLITS",
     "TASK",
     "Average",
@@ -67,6 +69,8 @@ __all__ = [
     "Subset",
     "Suite",
     "Task",
+    "Trial",
+    "Tried",
     "Unavailable",
     "accuracy",
     "as_examples",
@@ -98,5 +102,6 @@ __all__ = [
     "suite_names",
     "suite_summaries",
     "tabulate",
+    "try_models",
     "with_head",
 ]
