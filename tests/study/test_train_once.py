@@ -108,14 +108,20 @@ def test_a_sequence_longer_than_the_longest_document_is_cut():
     assert [p.tokens for p in places] == [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9)]
 
 
-def test_places_do_not_depend_on_the_experiments_that_come_after():
+def test_places_do_not_depend_on_experiments_with_shorter_sequences():
     first, second = drawn("first", [1, 2, 3], repeats=5), drawn("second", [4, 5], repeats=9)
     alone = place([first], Ground(np.full(40, 8)), 3)
-    assert place([first, second], Ground(np.full(40, 8)), 3)[:5] == alone
+    assert place([second, first], Ground(np.full(40, 8)), 3)[:5] == alone
     assert place([first], Ground(np.full(40, 8)), 4) != alone
     other = place([second], Ground(np.full(40, 8)), 3)
     both = place([first, second], Ground(np.full(40, 8)), 3)[5:]
     assert sum(a == b for a, b in zip(both, other, strict=True)) >= 7
+
+
+def test_long_sequences_find_room_whatever_comes_before_them():
+    short, long = drawn("short", [1], repeats=30), drawn("long", [2] * 8, repeats=9)
+    places = place([short, long], Ground(np.full(13, 8)), 0)
+    assert {p.experiment for p in places[:9]} == {"long"}
 
 
 # ---- what a run sees

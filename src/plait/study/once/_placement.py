@@ -109,33 +109,35 @@ class Ground:
 
 
 def place(experiments: Sequence[Drawn], ground: Ground, seed: int) -> list[Place]:
-    """Places for all repeats of all sequences.
+    """Places for all repeats of all sequences, the longest first, so that they find room.
 
-    Each experiment draws by a generator of its own. So where it stands does not depend on those that come
-    after it, and on those before it only where it would stand upon them.
+    Each experiment draws by a generator of its own. So where its sequences stand depends on other experiments
+    only where they would stand upon others that are longer, or as long and of an earlier experiment.
 
     Args:
-        experiments: earlier ones take their places first.
+        experiments: what is put in.
         ground: the run's positions; what is placed is taken afterwards.
         seed: of the draws.
 
     Raises:
-        InputError: there are more tokens than positions, or no place is left for one.
+        InputError: there are more tokens than positions, or no place is left for some.
     """
-    wanted = sum(each.tokens for each in experiments)
-    free = int((~ground.taken).sum())
+    wanted, free = sum(each.tokens for each in experiments), int((~ground.taken).sum())
     if wanted > free:
         hint = "train for longer, or put in less"
         raise InputError(f"{wanted} tokens are to be put into a run of {free}", hint=hint)
+    draws = {each.name: generator(seed, each.name, "places") for each in experiments}
+    pieces = [
+        (each.name, piece)
+        for each in experiments
+        for sequence, count in zip(each.sequences, each.repeats, strict=True)
+        for piece in ground.pieces(sequence) * count
+    ]
     found = []
-    for each in experiments:
-        random = generator(seed, each.name, "places")
-        for sequence, count in zip(each.sequences, each.repeats, strict=True):
-            for piece in ground.pieces(sequence) * count:
-                taken = ground.take(len(piece), random)
-                if taken is None:
-                    what = f"no place is left for {len(piece)} tokens in a row"
-                    hint = "train for longer, put in less, or name experiments with long sequences first"
-                    raise InputError(what, where=f"experiment `{each.name}`", hint=hint)
-                found.append(Place(each.name, *taken, piece))
+    for name, piece in sorted(pieces, key=lambda each: -len(each[1])):
+        taken = ground.take(len(piece), draws[name])
+        if taken is None:
+            what = f"no place is left for {len(piece)} tokens in a row"
+            raise InputError(what, where=f"experiment `{name}`", hint="train for longer, or put in less")
+        found.append(Place(name, *taken, piece))
     return found
