@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from dataclasses import replace
 from typing import Any
@@ -83,7 +84,7 @@ def test_every_free_place_is_as_likely(taken):
     for seed in range(4000):
         ground = Ground(np.array(lengths))
         for document, start, count in taken:
-            ground._taken(document, start, count)
+            ground.mark(document, start, count)
         found = ground.take(2, np.random.default_rng(seed))
         counts[found] = counts.get(found, 0) + 1
     used = {(d, s + i) for d, s, n in taken for i in range(n)}
@@ -96,7 +97,7 @@ def test_every_free_place_is_as_likely(taken):
 def test_the_last_free_place_is_found_and_then_there_is_none():
     ground = Ground(np.full(500, 8))
     for document in range(500):
-        ground._taken(document, 0, 8 if document != 321 else 5)
+        ground.mark(document, 0, 8 if document != 321 else 5)
     random = np.random.default_rng(0)
     assert ground.take(3, random) == (321, 5)
     assert ground.take(1, random) is None
@@ -293,6 +294,63 @@ def test_a_controller_holds_a_number_near_its_target():
     assert any(b < a for a, b in itertools.pairwise(rates))
     late = [r.value for r in found.readings if r.step >= 60]
     assert abs(np.mean(late) - 1.5) < 1
+
+
+# ---- going on
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.fixture
+def killed(tmp_path, monkeypatch):
+    """A run of two experiments that ends in the midst; its folder."""
+
+    def stop(fleet: Fleet) -> None:
+        if fleet.round == 25:
+            raise Stop
+
+    whole = Fleet.fit
+
+    def fit(self: Fleet, *, callbacks: Any, resume: bool) -> Fleet:
+        return whole(self, callbacks=[*callbacks, Stopping(stop)], resume=resume)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fleet, "fit", fit)
+        with pytest.raises(Stop):
+            train_once(held(), TASK, model=network, **RESUMED, out=tmp_path / "run")
+    return tmp_path / "run"
+
+
+class Stopping:
+    def __init__(self, call: Any) -> None:
+        self.call = call
+
+    def on_round(self, fleet: Fleet, _: Any) -> None:
+        self.call(fleet)
+
+
+RESUMED: dict[str, Any] = {"steps": 40, "seed": 3, "save_every": 5, **SETTINGS}
+
+
+def held(target: float = 1.0) -> list[Any]:
+    return [canary("fixed", 6), controlled(target), Controlled(canary("other"), -9.0, every=7)]
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_been(killed):
+    again = train_once(held(), TASK, model=network, **RESUMED, out=killed, resume=True)
+    whole = train_once(held(), TASK, model=network, **RESUMED)
+    assert again.outcomes == whole.outcomes
+    assert again.places == whole.places
+    assert same(again.network, whole.network)
+    assert json.loads((killed / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 40
+
+
+@pytest.mark.parametrize("other", [[canary("fixed", 7), *held()[1:]], held(2.0), held()[:2]])
+def test_a_run_of_other_experiments_does_not_go_on(killed, other):
+    with pytest.raises(InputError, match=r"saved with (other settings, data or start|the callbacks)"):
+        train_once(other, TASK, model=network, **RESUMED, out=killed, resume=True)
 
 
 # ---- what is refused

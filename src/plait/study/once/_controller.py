@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from plait.errors import InputError
@@ -96,13 +96,25 @@ class Controller(Callback):
         self.places: list[Place] = []
 
     def on_start(self, fleet: Fleet) -> None:
-        self._read(fleet, 0, self.controlled.rate)
+        if not self.readings:
+            self._read(fleet, 0, self.controlled.rate)
 
     def on_step(self, fleet: Fleet, record: Mapping[str, Any]) -> None:
         step = int(record["step"])
         if record["member"] != self.member or step % self.controlled.every or step >= self.run.steps:
             return
         self._read(fleet, step, self.readings[-1].rate)
+
+    def facts(self) -> dict[str, Any]:
+        places = [asdict(each) | {"tokens": list(each.tokens)} for each in self.places]
+        return {"readings": [asdict(each) for each in self.readings], "places": places}
+
+    def restore(self, facts: Mapping[str, Any]) -> None:
+        self.readings = [Reading(**each) for each in facts["readings"]]
+        self.places = [Place(**{**each, "tokens": tuple(each["tokens"])}) for each in facts["places"]]
+        for each in self.places:
+            self.ground.mark(each.document, each.start, len(each.tokens))
+        self.examples.put(self.places)
 
     def _read(self, fleet: Fleet, step: int, rate: float) -> None:
         own = self.controlled

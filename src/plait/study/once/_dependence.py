@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from plait.errors import InputError
 from plait.fleet import Fleet
 from plait.study.once._experiment import Experiment, check_names
+from plait.study.once._members import check_tokens, fitted, learning, once_member
 from plait.study.once._placement import place
 from plait.study.once._significance import holm, paired_t, sign_flips, student_quantile
 from plait.study.once._stream import run_of
-from plait.study.once._train_once import Backend, Model, check_tokens, fitted, learning, once_member
+from plait.study.once._train_once import Backend, Model
 from plait.tasks import Task
 
 Test = Literal["t", "signs"]

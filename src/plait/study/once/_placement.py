@@ -84,15 +84,16 @@ class Ground:
             start = drawn - (int(starts[place - 1]) if place else 0)
             begin = int(self.first[document]) + start
             if not self.taken[begin : begin + count].any():
-                return self._taken(document, start, count)
+                return self.mark(document, start, count)
         free = self._free(count, low, high)
         if len(free) == 0:
             return None
         begin = int(free[random.integers(len(free))])
         document = int(np.searchsorted(self.first, begin, side="right")) - 1
-        return self._taken(document, begin - int(self.first[document]), count)
+        return self.mark(document, begin - int(self.first[document]), count)
 
-    def _taken(self, document: int, start: int, count: int) -> tuple[int, int]:
+    def mark(self, document: int, start: int, count: int) -> tuple[int, int]:
+        """Take so many positions of a document; where they are."""
         begin = int(self.first[document]) + start
         self.taken[begin : begin + count] = True
         return document, start

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from plait.errors import InputError
-from plait.fleet import Fleet, Member
+from plait.fleet import Fleet
 from plait.study.once._controller import Controlled, Controller, Reading
 from plait.study.once._experiment import Drawn, Experiment, check_names
+from plait.study.once._members import check_tokens, fitted, learning, once_member
 from plait.study.once._placement import Ground, Place, place
-from plait.study.once._stream import Inserted, Run, run_of
-from plait.tasks import Task, at_rest
+from plait.study.once._stream import run_of
+from plait.tasks import Task
 
 Backend = Literal["sequential", "stacked", "auto"]
 Model = nn.Module | Callable[[], nn.Module]
@@ -86,6 +88,9 @@ def train_once(
     control: bool = True,
     backend: Backend = "sequential",
     device: str | torch.device = "cpu",
+    out: str | Path | None = None,
+    save_every: int = 0,
+    resume: bool = False,
     **settings: Any,
 ) -> Once:
     """Train a language model once, with many experiments on its data, and read each one's number.
@@ -103,11 +108,14 @@ def train_once(
         control: whether the same run without any experiment is trained beside it.
         backend: of the fleet.
         device: where to train.
+        out: a folder for saves and records of the loss; nothing is written without.
+        save_every: steps between saves; 0 for the end alone.
+        resume: go on from the last save in `out`, controllers too; start if there is none.
         settings: of the run, as for `Member` (`steps`, `lr`, `batch_size`, …).
 
     Raises:
         InputError: two experiments of one name; sequences that hold no tokens of the model, or for which
-            there is no room; a probe that gives no number; a run that fails.
+            there is no room; a probe that gives no number; a run that fails; a save of another run.
     """
     plain = [each.experiment if isinstance(each, Controlled) else each for each in experiments]
     check_names(plain)
@@ -117,10 +125,10 @@ def train_once(
     fixed = [d for d, each in zip(drawn, experiments, strict=True) if not isinstance(each, Controlled)]
     places = place(fixed, ground, seed)
     examples = run.inserted(places)
-    members = [learning(run, examples, RUN)]
+    members = [learning(run, examples, RUN, _digest(experiments, drawn, places))]
     if control:
         members.append(learning(run, run.inserted([]), CONTROL))
-    fleet = Fleet(members, model=model, backend=backend, device=device)
+    fleet = Fleet(members, model=model, backend=backend, device=device, out=out, save_every=save_every)
     check_tokens(fleet[RUN], task, drawn)
     before = [each.read(fleet[RUN]) for each in drawn]
     controllers = {
@@ -128,7 +136,7 @@ def train_once(
         for own, each in zip(experiments, drawn, strict=True)
         if isinstance(own, Controlled)
     }
-    fitted(fleet, list(controllers.values()))
+    fitted(fleet, list(controllers.values()), resume=resume)
     places += [spot for controller in controllers.values() for spot in controller.places]
     without = fleet[CONTROL] if control else None
     return Once(
@@ -167,59 +175,14 @@ def _outcomes(
     return tuple(found)
 
 
-def once_member(name: str, task: Task, seed: int, settings: dict[str, Any]) -> Member:
-    """A member with the settings of a run; all its batches are whole.
-
-    Raises:
-        InputError: a setting that a run sets itself, or that no member has.
-    """
-    for own in ("name", "task", "start", "drop_last", "data_seed", "lora"):
-        if own in settings:
-            hint = "it is not among the settings of such a run"
-            raise InputError(f"`{own}` can't be set here", where=f"task `{task.name}`", hint=hint)
-    try:
-        return Member(name=name, task=task, seed=seed, drop_last=True, **settings)
-    except TypeError as error:
-        told = str(error).rpartition(" ")[2].strip("'")
-        raise InputError(f"a run has no setting `{told}`", hint="settings are those of `Member`") from error
-
-
-def learning(run: Run, examples: Inserted, name: str) -> Member:
-    """The member that learns from the examples of a run."""
-    task = run.task
-    splits: dict[str, Any] = {"train": examples}
-    own = Task(task.name, splits, loss=task.loss, metric=task.metric, head=task.head, meet=task.meet)
-    return run.trained(own, name)
-
-
-def check_tokens(network: nn.Module, task: Task, drawn: Sequence[Drawn]) -> None:
-    """Nothing, if a network knows all tokens of all sequences.
-
-    Raises:
-        InputError: it doesn't.
-    """
-    examples = task.split("train")
-    device = next(network.parameters()).device
-    batch = {name: column.to(device) for name, column in examples.batch([0]).items()}
-    with at_rest(network):
-        given = task.outputs(network, batch)
-    count = (given if isinstance(given, torch.Tensor) else given["logits"]).shape[-1]
-    for each in drawn:
-        if each.largest >= count:
-            what = f"it has token {each.largest}, and the model knows {count}"
-            hint = "make its sequences with the model's own tokenizer"
-            raise InputError(what, where=f"experiment `{each.name}`", hint=hint)
-
-
-def fitted(fleet: Fleet, callbacks: Sequence[Any] = ()) -> Fleet:
-    """The fleet, trained.
-
-    Raises:
-        InputError: a member failed.
-    """
-    fleet.fit(callbacks=callbacks)
-    failed = [name for name, status in fleet.status.items() if status == "failed"]
-    if failed:
-        hint = "lower its learning rate, or give a clip"
-        raise InputError(f"training failed: `{failed[0]}` lost its numbers", hint=hint)
-    return fleet
+def _digest(
+    experiments: Sequence[Experiment | Controlled], drawn: Sequence[Drawn], places: Sequence[Place]
+) -> str:
+    """The same for the same data: what is placed, and what controllers may place."""
+    rules = [
+        (each.name, each.sequences, each.repeats, own.target, own.every, own.rate, own.factor, own.most)
+        for own, each in zip(experiments, drawn, strict=True)
+        if isinstance(own, Controlled)
+    ]
+    found = hashlib.blake2b(repr((list(places), rules)).encode(), digest_size=8).hexdigest()
+    return found if places or rules else ""
