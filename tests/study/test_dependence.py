@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from once_tasks import SETTINGS, TASK, VOCABULARY, canary, memory, network, words
 
 from plait.errors import InputError
-from plait.study import Experiment, dependence, train_once
+from plait.study import Controlled, Experiment, dependence, train_once
 from plait.study.once._dependence import compared
 from plait.study.once._significance import holm, paired_t, sign_flips, student, student_quantile
 
@@ -192,6 +192,7 @@ def test_the_same_test_again_gives_the_same_numbers_and_leaves_the_checkpoint(pl
 @pytest.mark.parametrize(
     ("experiments", "options", "told"),
     [
+        ([canary("a"), Controlled(canary("b"), 1.0, every=2)], {}, "a Controlled is no experiment here"),
         ([canary("a")], {}, "between two experiments or more"),
         ([canary("a"), canary("a")], {}, "two experiments are called `a`"),
         ([canary("a"), canary("b")], {"seeds": [1]}, "`seeds` are"),

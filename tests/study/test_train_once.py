@@ -369,6 +369,8 @@ def test_a_run_of_other_experiments_does_not_go_on(killed, other):
         ([Experiment("a", [3], nothing)], "its sequences hold no tokens"),  # type: ignore[list-item]
         ([Experiment("a", [[1], [2]], nothing, [1])], "it has 1 repeats for 2 sequences"),
         ([Experiment("a", [[1]], nothing, -1)], "`repeats` has -1"),
+        ([Experiment("a", [[1]], nothing, None)], "`repeats` has None"),  # type: ignore[arg-type]
+        (["a"], "a str is no experiment here"),
         ([Experiment("a", [[1]], nothing, [2.5])], "`repeats` has 2.5"),  # type: ignore[list-item]
         ([Experiment("a", [[VOCABULARY]], nothing)], f"it has token {VOCABULARY}, and the model knows 32"),
         ([Experiment("a", [[1] * 9], nothing, 1000)], "9000 tokens are to be put into a run of 512"),

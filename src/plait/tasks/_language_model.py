@@ -16,6 +16,8 @@ from plait.errors import InputError, MissingExtra
 from plait.tasks._network import at_rest
 
 _FEW = 3
+#: Files of tokenizers; without any, transformers may make one up.
+_TOKENIZERS = ("*token*", "vocab*", "*.model", "tekken*")
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def _tokenizer(transformers: Any, checkpoint: Checkpoint, folder: Path, where: s
     """The adapter's own tokenizer if it has one, else the model's."""
     own = checkpoint.adapter
     place = own if own is not None and (own / "tokenizer_config.json").is_file() else folder
-    if not any(place.glob("*token*")) and not any(place.glob("vocab*")):
+    if not any(path for pattern in _TOKENIZERS for path in place.glob(pattern)):
         hint = "copy the tokenizer's files of the model that it was made from into the folder"
         raise InputError("there is no tokenizer", where=where, hint=hint)
     hint = "copy the tokenizer's files anew from the model that it was made from"

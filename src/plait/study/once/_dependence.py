@@ -171,7 +171,8 @@ def _continued(
     fleet = Fleet(members, model=start, backend=backend, device=device)
     check_tokens(fleet["0"], task, drawn)
     fitted(fleet)
-    return np.array([[each.read(fleet[member.name]) for each in drawn] for member in members])
+    networks = [fleet[member.name] for member in members]
+    return np.array([[each.read(network) for each in drawn] for network in networks])
 
 
 def compared(

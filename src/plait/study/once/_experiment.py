@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,7 @@ class Experiment:
             hint = "what is not to be put in has `repeats` 0"
             raise InputError(what, where=where, hint=hint)
         repeats: Any = self.repeats
-        repeats = [repeats] * len(sequences) if isinstance(repeats, int) else list(repeats)
+        repeats = list(repeats) if isinstance(repeats, Iterable) else [repeats] * len(sequences)
         if len(repeats) != len(sequences):
             what = f"it has {len(repeats)} repeats for {len(sequences)} sequences"
             raise InputError(what, where=where, hint="give one number, or one for each sequence")
@@ -115,11 +115,15 @@ def generator(seed: int, *names: str) -> np.random.Generator:
 
 
 def check_names(experiments: Sequence[Experiment]) -> None:
-    """Nothing, if each experiment has a name of its own.
+    """Nothing, if each is an experiment with a name of its own.
 
     Raises:
-        InputError: two have one name, or one has none.
+        InputError: two have one name, one has none, or is no experiment.
     """
+    for each in experiments:
+        if not isinstance(each, Experiment):
+            hint = "give experiments; one that is controlled is tested by its own, `controlled.experiment`"
+            raise InputError(f"a {type(each).__name__} is no experiment here", hint=hint)
     names = [experiment.name for experiment in experiments]
     problems = [
         InputError(f"two experiments are called `{name}`", hint="give each a name of its own")

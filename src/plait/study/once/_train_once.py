@@ -129,8 +129,9 @@ def train_once(
     if control:
         members.append(learning(run, run.inserted([]), CONTROL))
     fleet = Fleet(members, model=model, backend=backend, device=device, out=out, save_every=save_every)
-    check_tokens(fleet[RUN], task, drawn)
-    before = [each.read(fleet[RUN]) for each in drawn]
+    start = fleet[RUN]
+    check_tokens(start, task, drawn)
+    before = [each.read(start) for each in drawn]
     controllers = {
         each.name: Controller(own, each, run, ground, examples, RUN, seed)
         for own, each in zip(experiments, drawn, strict=True)
@@ -138,13 +139,13 @@ def train_once(
     }
     fitted(fleet, list(controllers.values()), resume=resume)
     places += [spot for controller in controllers.values() for spot in controller.places]
-    without = fleet[CONTROL] if control else None
+    network, without = fleet[RUN], fleet[CONTROL] if control else None
     return Once(
-        outcomes=_outcomes(drawn, before, fleet[RUN], without, places, ground, controllers),
+        outcomes=_outcomes(drawn, before, network, without, places, ground, controllers),
         places=tuple(places),
         steps=run.steps,
         tokens=len(ground.taken),
-        network=fleet[RUN],
+        network=network,
         control=without,
     )
 
