@@ -191,6 +191,17 @@ def test_a_run_answers_every_experiment_and_leaves_its_control_alone():
     assert (told["experiment"], told["tokens"]) == ("often", 144)
 
 
+def test_a_stacked_run_is_that_of_the_loop_but_for_rounding():
+    experiments = [canary("fixed", 8), controlled(100.0)]
+    settings: dict[str, Any] = {"model": lambda: network().double(), "steps": 20, **SETTINGS}
+    one, two = (
+        train_once(experiments, TASK, backend=backend, **settings) for backend in ("sequential", "stacked")
+    )
+    assert one.places == two.places
+    for name, value in one.network.state_dict().items():
+        torch.testing.assert_close(two.network.state_dict()[name], value, rtol=1e-6, atol=1e-8)
+
+
 def test_draws_depend_on_seed_and_name_alone():
     def sequences(name: str, seed: int) -> Any:
         return canary(name).drawn(seed).sequences
