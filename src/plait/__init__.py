@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from plait.fleet import After, Fleet, Member
     from plait.recipe import load_recipe
     from plait.study import load_study, run_study
-    from plait.tasks import Suite, Task, compare, evaluate, load_suite, regressions
+    from plait.tasks import Suite, Task, compare, evaluate, load_suite, regressions, try_models
 
 __version__ = "0.1.0"
 
@@ -40,6 +40,7 @@ _HOMES = {
     "regressions": ("plait.tasks", "regressions"),
     "run": ("plait.engine", "run"),
     "run_study": ("plait.study", "run_study"),
+    "try_models": ("plait.tasks", "try_models"),
     "verify": ("plait.engine", "verify"),
 }
 
@@ -66,6 +67,7 @@ __all__ = [
     "regressions",
     "run",
     "run_study",
+    "try_models",
     "verify",
 ]
 

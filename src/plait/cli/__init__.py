@@ -73,6 +73,7 @@ def _status(words: list[str]) -> int:
     import typer
 
     from plait.cli._app import app
+    from plait.cli.try_models import repeated
 
     # typer may bring its own copy of click, so what click raises is found through typer.
     kinds: Sequence[type[Exception]] = [k for k in typer.BadParameter.__mro__ if issubclass(k, Exception)]
@@ -80,6 +81,8 @@ def _status(words: list[str]) -> int:
     try:
         if words[:1] == ["merge"]:
             words = ["merge", *_translated(words[1:])]
+        elif words[:1] == ["try"]:
+            words = ["try", *repeated(words[1:])]
         try:
             found = app(words, standalone_mode=False, prog_name="plait")
         except Exception:

@@ -16,6 +16,7 @@ from plait.cli.methods import methods
 from plait.cli.push import push
 from plait.cli.run import run
 from plait.cli.suites import suites
+from plait.cli.try_models import try_models
 from plait.cli.verify import verify
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 for command in (demo, run, merge, verify, push, inspect, diff, evaluate, methods, suites):
     app.command()(command)
+app.command("try")(try_models)
 app.command("extract-lora")(extract_lora)
 
 

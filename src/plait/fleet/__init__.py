@@ -7,6 +7,7 @@ from plait.fleet._log import MLflow, TensorBoard
 from plait.fleet._member import After, Member
 from plait.fleet._optuna import OptunaPruning
 from plait.fleet._roster import FleetWarning
+from plait.fleet._stream import visits
 from plait.fleet._trainer_callbacks import TrainerCallbacks
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "SuccessiveHalving",
     "TensorBoard",
     "TrainerCallbacks",
+    "visits",
 ]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from plait.numerics import stream_key
+
+if TYPE_CHECKING:
+    from plait.fleet._member import Member
 
 
 @functools.lru_cache(maxsize=1024)
@@ -30,3 +34,19 @@ def rows(seed: int, batch: int, *, examples: int, size: int, per_epoch: int) -> 
     """
     epoch, place = divmod(batch, per_epoch)
     return order(seed, epoch, examples)[place * size : (place + 1) * size]
+
+
+def visits(member: Member, examples: int) -> NDArray[np.int64]:
+    """Which examples a member sees in all of its training, in order.
+
+    Args:
+        member: how it is trained.
+        examples: how many there are to learn from.
+    """
+    seed = member.seed if member.data_seed is None else member.data_seed
+    size = min(member.batch_size, examples) if member.drop_last else member.batch_size
+    batches = member.length(examples) * member.accumulate
+    per_epoch = member.batches(examples)
+    return np.concatenate(
+        [rows(seed, b, examples=examples, size=size, per_epoch=per_epoch) for b in range(batches)]
+    )

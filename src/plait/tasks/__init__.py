@@ -37,12 +37,14 @@ from plait.tasks._scores import NOTE, Average, Evidence, Score, Scores, marked, 
 from plait.tasks._subset import Subset, table_of
 from plait.tasks._suite import Suite
 from plait.tasks._task import SPLITS, Headed, Task
+from plait.tasks._try import PROMPTS, Trial, Tried, try_models
 from plait.tasks.suites import load_suite, suite_names, suite_summaries
 
 __all__ = [
     "HEAD_FILE",
     "IGNORED",
     "NOTE",
+    "PROMPTS",
     "SPLITS",
     "TASK",
     "Average",
@@ -78,6 +80,8 @@ __all__ = [
     "Subset",
     "Suite",
     "Task",
+    "Trial",
+    "Tried",
     "Unavailable",
     "accuracy",
     "as_examples",
@@ -112,5 +116,6 @@ __all__ = [
     "suite_summaries",
     "table_of",
     "tabulate",
+    "try_models",
     "with_head",
 ]
