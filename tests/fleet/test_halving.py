@@ -151,8 +151,7 @@ def test_a_killed_run_goes_on_with_its_trials(at: int, tmp_path: Path) -> None:
             Member(name=f"m{i}", seed=i, lr=10.0**-i, steps=60, evaluate_every=10, schedule="cosine")
             for i in range(5)
         ]
-        make: Any = lambda: MLP().double()  # noqa: E731
-        return Fleet(own, task(MLP), model=make, out=out, save_every=25, backend="stacked")
+        return Fleet(own, task(MLP), model=lambda: MLP().double(), out=out, save_every=25, backend="stacked")
 
     whole = median()
     ended = fleet(None).fit(callbacks=[OptunaPruning(whole)])

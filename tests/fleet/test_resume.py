@@ -225,9 +225,10 @@ def test_a_loss_that_counts_its_calls_can_be_resumed(tmp_path: Path) -> None:
 
     def made() -> Fleet:
         own = [Member(name="a", steps=20), Member(name="b", steps=9, start=After("a"))]
-        model: Any = lambda: MLP().double()  # noqa: E731
         learned = task(MLP, loss=Counting(1))
-        return Fleet(own, learned, model=model, out=tmp_path, save_every=5, backend="sequential")
+        return Fleet(
+            own, learned, model=lambda: MLP().double(), out=tmp_path, save_every=5, backend="sequential"
+        )
 
     with pytest.raises(KeyboardInterrupt):
         made().fit(callbacks=[Stop()])
@@ -317,10 +318,10 @@ def test_a_save_of_the_same_round_never_leaves_a_moment_without_one(
 
 
 def test_the_save_of_a_fleet_with_other_data_on_demand_or_another_rule_is_another() -> None:
-    def mark(values: torch.Tensor, schedule: Any, metric: Metric = accuracy()) -> str:  # noqa: B008
+    def mark(values: torch.Tensor, schedule: Any, metric: Metric | None = None) -> str:
         labels = torch.zeros(len(values), dtype=torch.long)
         train, validation = (torch.utils.data.TensorDataset(x, labels) for x in (values, values + 2))
-        learned = Task("t", {"train": train, "validation": validation}, metric=metric)
+        learned = Task("t", {"train": train, "validation": validation}, metric=metric or accuracy())
         member = Member(name="a", steps=1, schedule=schedule)
         return fingerprint(Trainee(member, learned, nn.Linear(3, 2), 1))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from datasets import Dataset as Hugging
@@ -13,6 +14,7 @@ from torch.utils.data import Subset as TorchSubset
 
 from plait.errors import InputError
 from plait.tasks import Columns, Items, NextToken, Ragged, Subset, Task, as_examples
+from plait.tasks._arrow_rows import row_bytes
 
 COUNT = 30
 NUMBERS = np.random.default_rng(0).normal(size=(COUNT, 3)).astype(np.float32)
@@ -124,6 +126,38 @@ def test_copies_are_found_by_their_numbers_if_they_are_half_of_the_smaller_split
             Task("t", splits)
     else:
         assert len(Task("t", splits).splits) == 2
+
+
+def copied(rows) -> Hugging:
+    """The rows of a Hugging Face dataset in a memory of their own."""
+    own = NUMBERS[list(rows)]
+    columns = {"input": own.tolist(), "name": [f"row {row}" for row in rows], "deep": own[:, None].tolist()}
+    return Hugging.from_dict(columns | {"label": LABELS[list(rows)].tolist()})
+
+
+def test_copies_of_hugging_face_rows_are_found_by_what_they_hold():
+    test = copied(range(20, COUNT))
+    assert len(Task("t", {"train": copied(range(20)), "test": test}).splits) == 2
+    with pytest.raises(InputError, match="`train` and `test` hold the same numbers: 5 of 10 examples"):
+        Task("t", {"train": copied(range(25)), "test": test})
+    with pytest.raises(InputError, match="hold the same numbers: 3 of 4 examples"):
+        Task("t", {"train": copied(range(COUNT)).select([9, 29, 28, 20]), "test": test.select([0, 1, 8, 9])})
+
+
+@given(st.lists(st.lists(st.lists(st.integers(0, 2), max_size=2), max_size=2), min_size=1, max_size=8))
+def test_rows_of_lists_are_the_same_bytes_if_and_only_if_they_are_equal(rows):
+    found = row_bytes(pa.chunked_array([pa.array(rows, pa.list_(pa.list_(pa.int64())))]))
+    for one, a in zip(rows, found, strict=True):
+        assert [one == other for other in rows] == [a == b for b in found]
+
+
+@pytest.mark.parametrize(
+    "values", [[1, None, 2, 1], ["a", "b", None, "a"], [[1.5], None, [], [1.5]], [True, False]]
+)
+def test_rows_of_any_kind_are_the_same_bytes_if_and_only_if_they_are_equal(values):
+    found = row_bytes(pa.array(values))
+    for one, a in zip(values, found, strict=True):
+        assert [one == other for other in values] == [a == b for b in found]
 
 
 def test_a_split_without_labels_is_held_against_those_with_them():

@@ -10,7 +10,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 
 from plait.errors import InputError
 from plait.fleet._trainee import Trainee
-from plait.tasks import TASK
+from plait.tasks import TASK, columns_of
 
 _PLAIN = (bool, int, float, str, type(None), tuple)
 
@@ -30,7 +30,7 @@ def signature(trainee: Trainee) -> tuple[Any, ...]:
         member.decay,
         member.accumulate,
         member.optimizer == "sgd" and (member.nesterov, member.momentum > 0),
-        _columns(trainee),
+        columns_of(trainee.examples),
     )
 
 
@@ -102,13 +102,7 @@ def _settings(module: nn.Module, name: str, free: set[str]) -> tuple[Any, ...]:
 
 def shared_columns(trainee: Trainee) -> tuple[Any, ...]:
     """Columns that all members with adapters on one base must have; which task it is, one alone need not."""
-    return tuple(column for column in _columns(trainee) if column[0] != TASK)
-
-
-def _columns(trainee: Trainee) -> tuple[Any, ...]:
-    """Names and types of what a batch holds."""
-    batch = trainee.examples.batch([0])
-    return tuple(sorted((name, column.dtype, column.dim()) for name, column in batch.items()))
+    return tuple(column for column in columns_of(trainee.examples) if column[0] != TASK)
 
 
 def _difference(first: Trainee, other: Trainee) -> str:

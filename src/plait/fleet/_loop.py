@@ -174,7 +174,7 @@ class Loop:
     def _validated(self, trainee: Trainee) -> dict[str, Any]:
         fleet, member, metric = self.fleet, trainee.member, trainee.task.metric
         where = f"member `{member.name}`, task `{trainee.task.name}`"
-        value = validate(self._network(trainee), trainee.task, where)
+        value = validate(self._network(trainee), trainee.task, where=where)
         if better(value, trainee.best, metric):
             trainee.best, trainee.waited = value, 0
             if member.keep == "best":

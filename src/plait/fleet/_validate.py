@@ -9,7 +9,7 @@ from torch import nn
 from plait.tasks import Metric, Task, measure
 
 
-def validate(network: nn.Module, task: Task, where: str | None = None) -> float:
+def validate(network: nn.Module, task: Task, *, where: str | None = None) -> float:
     """The task's metric of a network on its validation split, NaN if an output is.
 
     Args:

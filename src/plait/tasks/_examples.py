@@ -210,6 +210,11 @@ def _tensor(column: Any) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
+def columns_of(examples: Examples) -> tuple[tuple[str, torch.dtype, int], ...]:
+    """What a batch holds, by name: the type of each column and how many dimensions it has."""
+    return tuple((name, column.dtype, column.dim()) for name, column in sorted(examples.batch([0]).items()))
+
+
 def digest(examples: Examples) -> str:
     """A fingerprint of what examples hold: the same for the same examples, whatever holds them."""
     found = hashlib.blake2b(digest_size=16)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from plait.errors import InputError
+from plait.tasks._arrow_rows import row_bytes
 from plait.tasks._examples import Columns, Examples, Items, Ragged
 from plait.tasks._places import Place, place_of
 from plait.tasks._subset import table_of
@@ -53,6 +54,10 @@ class _Split:
     def __init__(self, examples: Examples, label: str | None) -> None:
         self.examples, self.label = examples, label
         self.table, self.rows = table_of(examples)
+        chosen = getattr(getattr(self.table, "data", None), "_indices", None)
+        if chosen is not None:  # a Hugging Face dataset's own choice of its table's rows
+            own = chosen.column(0).to_numpy().astype(np.int64)
+            self.rows = own if self.rows is None else own[self.rows]
         self._told: dict[tuple[str, ...], tuple[NDArray[Any], NDArray[Any]]] = {}
 
     def __len__(self) -> int:
@@ -87,8 +92,12 @@ def _columns(held: Examples) -> Mapping[str, Any]:
         return held.columns
     if isinstance(held, Ragged):
         return {**held.sequences, **held.columns}
-    tensors = getattr(held.data, "tensors", ()) if isinstance(held, Items) and held.prepare is None else ()
-    return dict(zip(held.names, tensors, strict=False)) if isinstance(held, Items) else {}
+    if not isinstance(held, Items):
+        return {}
+    if hasattr(held.data, "_fingerprint") and hasattr(held.data, "column_names"):
+        return dict(zip(held.data.data.column_names, held.data.data.columns, strict=True))
+    tensors = getattr(held.data, "tensors", ()) if held.prepare is None else ()
+    return dict(zip(held.names, tensors, strict=False))
 
 
 def _common(one: _Split, other: _Split) -> int:
@@ -127,7 +136,13 @@ def _twins(one: _Split, other: _Split) -> int:
 
 
 def _kind(column: Any) -> Any:
-    return (column.dtype, tuple(column.shape[1:])) if isinstance(column, Tensor) else "sequences"
+    if isinstance(column, Tensor):
+        return column.dtype, tuple(column.shape[1:])
+    return str(column.type) if _is_arrow(column) else "sequences"
+
+
+def _is_arrow(column: Any) -> bool:
+    return hasattr(column, "chunks")
 
 
 def _size(columns: Mapping[str, Any], names: Sequence[str], rows: int) -> int:
@@ -137,6 +152,8 @@ def _size(columns: Mapping[str, Any], names: Sequence[str], rows: int) -> int:
         column = columns[name]
         if isinstance(column, Tensor):
             total += rows * column.element_size() * int(np.prod(column.shape[1:]))
+        elif _is_arrow(column):
+            total += rows * column.nbytes // max(len(column), 1)
         else:
             total += rows * 8 * max((len(sequence) for sequence in column[:64]), default=0)
     return total
@@ -156,6 +173,8 @@ def _numbers(columns: Sequence[Any], rows: NDArray[np.int64] | None, count: int)
 
 
 def _hashes(column: Any, rows: NDArray[np.int64]) -> list[int]:
+    if _is_arrow(column):
+        return list(map(hash, row_bytes(column.take(rows))))
     if not isinstance(column, Tensor):
         return [hash(tuple(column[row])) for row in rows.tolist()]
     table = column.detach()[torch.from_numpy(rows)].cpu().reshape(len(rows), -1).contiguous()

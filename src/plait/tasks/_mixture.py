@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+
+import torch
 
 from plait.errors import InputError
+from plait.tasks._examples import columns_of
 from plait.tasks._joint import Heads, MixedLoss, mean_metric
 from plait.tasks._losses import TASK
 from plait.tasks._mixed import Mixed
@@ -93,7 +96,7 @@ def _check(tasks: Sequence[Task], weights: Sequence[float] | None, where: str) -
         if not good or weight <= 0:
             hint = "a share is a number above 0; leave out what is not to be learnt"
             raise InputError(f"the weight of `{task.name}` is {weight!r}", where=where, hint=hint)
-    first, one = tasks[0], _columns(tasks[0])
+    first, one = tasks[0], columns_of(tasks[0].split("train"))
     for other in tasks[1:]:
         pair = f"`{first.name}` and `{other.name}`"
         if other.meet != first.meet:
@@ -101,19 +104,15 @@ def _check(tasks: Sequence[Task], weights: Sequence[float] | None, where: str) -
         if other.metric.higher_is_better != first.metric.higher_is_better:
             what = f"tasks {pair} are measured in opposite ways: {first.metric.name}, {other.metric.name}"
             raise InputError(what, where=where, hint="give both a metric of which more (or less) is better")
-        two = _columns(other)
+        two = columns_of(other.split("train"))
         if one != two:
             what = f"batches of tasks {pair} differ: {_told(one)} against {_told(two)}"
             raise InputError(what, where=where, hint="mixed tasks share the columns of a batch")
-    if TASK in one:
+    if any(name == TASK for name, _, _ in one):
         hint = "the column says whose an example is; give it another name"
         raise InputError(f"a batch has a column `{TASK}` already", where=where, hint=hint)
 
 
-def _columns(task: Task) -> dict[str, tuple[str, int]]:
-    batch = task.split("train").batch([0])
-    return {n: (str(t.dtype).removeprefix("torch."), t.dim()) for n, t in sorted(batch.items())}
-
-
-def _told(columns: Mapping[str, tuple[str, int]]) -> str:
-    return ", ".join(f"`{name}` {dtype} of {dims} dimensions" for name, (dtype, dims) in columns.items())
+def _told(columns: Sequence[tuple[str, torch.dtype, int]]) -> str:
+    told = ((name, str(dtype).removeprefix("torch."), dims) for name, dtype, dims in columns)
+    return ", ".join(f"`{name}` {dtype} of {dims} dimensions" for name, dtype, dims in told)
