@@ -8,6 +8,7 @@ from plait.study.ways._distilled import Distilled
 from plait.study.ways._ensemble import Ensemble
 from plait.study.ways._joint import Joint
 from plait.study.ways._merge import Merge
+from plait.study.ways._posterior import Posterior
 from plait.study.ways._way import TRIALS, Way
 from plait.study.ways._zoo import Zoo
 
@@ -20,6 +21,7 @@ WAYS: dict[str, type[Way]] = {
     "distill": Distilled,
     "concatenate": Concatenated,
     "zoo": Zoo,
+    "posterior": Posterior,
 }
 
 __all__ = ["TRIALS", "WAYS", "Merge", "Way"]
