@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from plait.study.ways._alternating import Alternating
+from plait.study.ways._clusters import Clusters
 from plait.study.ways._concatenated import Concatenated
 from plait.study.ways._distilled import Distilled
 from plait.study.ways._ensemble import Ensemble
@@ -22,6 +23,7 @@ WAYS: dict[str, type[Way]] = {
     "concatenate": Concatenated,
     "zoo": Zoo,
     "posterior": Posterior,
+    "clusters": Clusters,
 }
 
 __all__ = ["TRIALS", "WAYS", "Merge", "Way"]
