@@ -19,6 +19,7 @@ from torch import nn
 import plait
 from plait.errors import InputError
 from plait.study import load_study, run_study
+from plait.study._branches import needed
 from plait.study.ways import _posterior
 from plait.tasks import Suite
 
@@ -180,6 +181,22 @@ def learned(task: str, start: nn.Module) -> dict[str, torch.Tensor]:
     return plait.Fleet([member], model=start, backend="sequential").fit()[task].state_dict()
 
 
+def test_the_example_runs_in_a_short_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def domains(names: list[str]) -> Suite:
+        found = small_language.suite((*small_language.NAMES, "attic"))
+        renamed = (task.renamed(name) for task, name in zip(found.tasks, names, strict=True))
+        return replace(found, tasks=tuple(renamed))
+
+    text = (Path(__file__).parents[2] / "examples" / "studies" / "branch_train_merge.yaml").read_text()
+    for long in ("steps: 100", "steps: 120"):
+        assert long in text
+        text = text.replace(long, "steps: 4")
+    text = text.replace("experts: {", "bootstrap: 20\nexperts: {backend: sequential, ")
+    found = run_study(small_language.write(tmp_path, text, monkeypatch, domains), tmp_path / "out")
+    assert len(found.expected) == 6
+    assert "expert manuals @0" in found.ran
+
+
 @pytest.fixture
 def copied(ran: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(ran, tmp_path / "copied"))
@@ -218,6 +235,20 @@ def test_experts_start_from_the_base_from_another_and_from_merges(
     mean = weights(step(tmp_path, "uniform-@0") / "model")
     for name, value in mean.items():
         torch.testing.assert_close(value, sum(each[name] for each in own.values()) / 4, atol=1e-6, rtol=1e-5)
+
+
+def test_a_posterior_is_of_all_experts_that_are_there_by_then() -> None:
+    starts = {
+        "kitchen": "river",
+        "attic": "posterior",
+        "garage": {"kitchen": 1.0, "attic": 2.0},
+        "sea": "base",
+    }
+    tasks = ["river", *starts]
+    assert needed("kitchen", starts, tasks, 5) == ("experts @5",)
+    assert needed("attic", starts, tasks, 5) == ("experts @5", "expert kitchen @5")
+    assert needed("garage", starts, tasks, 5) == ("expert kitchen @5", "expert attic @5")
+    assert needed("sea", starts, tasks, 5) == ()
 
 
 def folder_of(folder: Path, task: str) -> Path:

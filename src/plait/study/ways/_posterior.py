@@ -91,10 +91,11 @@ class Posterior(Way):
         if self.posterior == "average":
             number = {task.name: place for place, task in enumerate(at.suite.tasks)}
             return lambda task: at.body(folder / f"model-{number[task.name]}")
-        bodies, weights = [at.body(path) for path in self._experts(at).values()], _read(folder)
+        experts, weights = self._experts(at), _read(folder)
+        bodies = [at.body(path) for path in experts.values()]
 
         def answer(task: Task) -> nn.Module:
-            prior = torch.tensor(list(weights[task.name].values()), dtype=torch.float64)
+            prior = torch.tensor([weights[task.name][name] for name in experts], dtype=torch.float64)
             return TokenMixture(bodies, partial(log_posterior, prior=prior, form=self.form), self.top)
 
         return answer
