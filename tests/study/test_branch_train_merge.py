@@ -193,7 +193,7 @@ def test_the_example_runs_in_a_short_form(tmp_path: Path, monkeypatch: pytest.Mo
         text = text.replace(long, "steps: 4")
     text = text.replace("experts: {", "bootstrap: 20\nexperts: {backend: sequential, ")
     found = run_study(small_language.write(tmp_path, text, monkeypatch, domains), tmp_path / "out")
-    assert len(found.expected) == 6
+    assert len(found.expected) == 7
     assert "expert manuals @0" in found.ran
 
 

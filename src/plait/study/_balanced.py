@@ -10,9 +10,6 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-#: Rounds of prices, after which the few points that are too many are moved one path at a time.
-_ROUNDS = 50
-
 
 def squared_distances(points: Floats, centres: Floats) -> Floats:
     """‖point − centre‖², `(points, centres)`."""
@@ -32,8 +29,9 @@ def balanced_centres(points: Floats, count: int, seed: int, iterations: int = 20
         iterations: at most; fewer if no point changes its cluster.
     """
     centres, before = _drawn(points, count, np.random.default_rng(seed)), None
+    prices = np.zeros(count)  # those of the last centres are nearly right for the next
     for _ in range(iterations):
-        labels = balanced(squared_distances(points, centres))
+        labels = balanced(squared_distances(points, centres), prices)
         if before is not None and (labels == before).all():
             break
         centres = np.stack([points[labels == cluster].mean(0) for cluster in range(count)])
@@ -41,7 +39,7 @@ def balanced_centres(points: Floats, count: int, seed: int, iterations: int = 20
     return centres
 
 
-def balanced(costs: Floats) -> Labels:
+def balanced(costs: Floats, prices: Floats | None = None) -> Labels:
     """A cluster for each point: of least total cost for its clusters' sizes, which differ by 1 at most.
 
     First prices: a point takes the cluster that is cheapest with its price, and each price in turn is set so
@@ -51,11 +49,14 @@ def balanced(costs: Floats) -> Labels:
 
     Args:
         costs: `(points, clusters)`.
+        prices: to begin with, `(clusters,)`; they become those that were found.
     """
     count = costs.shape[1]
     if count == 1:
         return np.zeros(len(costs), np.int64)
-    labels = (costs + _prices(costs)).argmin(1)
+    prices = np.zeros(count) if prices is None else prices
+    _set_prices(prices, costs)
+    labels = (costs + prices).argmin(1)
     while True:
         sizes = np.bincount(labels, minlength=count)
         if sizes.max() - sizes.min() <= 1:
@@ -63,19 +64,21 @@ def balanced(costs: Floats) -> Labels:
         _move(labels, costs, sizes)
 
 
-def _prices(costs: Floats) -> Floats:
-    """What each cluster costs besides, so that all have about their share."""
+def _set_prices(prices: Floats, costs: Floats) -> None:
+    """Set what each cluster costs besides, so that all have about their share, in place."""
     points, count = costs.shape
-    share, prices = points // count, np.zeros(count)
-    for _ in range(_ROUNDS):
+    share, before = points // count, points
+    while True:
         for cluster in range(count):
             others = np.delete(costs + prices, cluster, axis=1).min(1) - costs[:, cluster]
             split = np.partition(others, [points - share - 1, points - share])
             prices[cluster] = split[points - share - 1 : points - share + 1].mean()
         sizes = np.bincount((costs + prices).argmin(1), minlength=count)
-        if sizes.max() - sizes.min() <= 1:
-            break
-    return prices
+        over = int(np.maximum(sizes - share, 0).sum())
+        # A round costs as much as moving a point for each cluster does.
+        if before - over < count:
+            return
+        before = over
 
 
 def _move(labels: Labels, costs: Floats, sizes: Labels) -> None:
