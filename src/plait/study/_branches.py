@@ -77,15 +77,7 @@ def problems_of_branches(typed: StudyDocument, suite: Suite, where: str) -> list
         hint = "leave a task out of `branch`: its expert starts from the base, before the others"
         problems.append(InputError("no expert is there to begin with", where=where, hint=hint))
     for task, document in typed.branch.items():
-        for source in _sources(document.start):
-            if source not in there:
-                later = "experts are trained in the order of `branch`, after all that are not in it"
-                what = f"`{task}` can't start from `{source}`, of which there is no expert then"
-                problems.append(
-                    InputError(what, where=where, hint=later if source in tasks else nearest(source, there))
-                )
-        if document.start == {}:
-            problems.append(InputError(f"`{task}` starts from no expert", where=where, hint="name some"))
+        problems += _problems_of_start(task, document.start, there, tasks, where)
         if f"expert {task}" in typed.ways:
             what = f"`expert {task}` would be a step of two meanings"
             problems.append(InputError(what, where=where, hint="call the way otherwise"))
@@ -97,4 +89,20 @@ def problems_of_branches(typed: StudyDocument, suite: Suite, where: str) -> list
             for task, document in typed.branch.items()
             if document.start == POSTERIOR and task in tasks and SPLIT not in suite[task].splits
         ]
+    return problems
+
+
+def _problems_of_start(
+    task: str, start: Start, there: list[str], tasks: list[str], where: str
+) -> list[InputError]:
+    """Experts that a later one can't start from, since they are not there yet; or none at all."""
+    if start == {}:
+        return [InputError(f"`{task}` starts from no expert", where=where, hint="name some")]
+    problems = []
+    for source in _sources(start):
+        if source not in there:
+            what = f"`{task}` can't start from `{source}`, of which there is no expert then"
+            order = "experts are trained in the order of `branch`, after all that are not in it"
+            hint = order if source in tasks else nearest(source, there)
+            problems.append(InputError(what, where=where, hint=hint))
     return problems
