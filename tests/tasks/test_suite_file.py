@@ -103,7 +103,10 @@ def test_text_becomes_tokens_with_the_bytes_they_stand_for(write, tmp_path):
     (tmp_path / "text.jsonl").write_text('{"x": "one two three"}\n{"x": "two one"}\n')
     head = "suite: s\nbase: {call: 'test_suite_file:body'}\nreads: text\nprocessor: words\nmeet: logits\n"
     task = "tasks:\n  - {name: t, input: x, loss: next_token, data: {jsonl: {train: text.jsonl}}}\n"
-    made = load_suite(write(head + task))["t"]
+    suite = load_suite(write(head + task))
+    made = suite["t"]
+    assert suite.decode is not None
+    assert suite.decode([2, 1, 0]) == "three two one"
     assert isinstance(made.loss, NextToken)
     assert made.metric.name == "bits per byte"
     batch = made.split("train").batch([0, 1])

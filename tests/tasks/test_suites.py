@@ -20,6 +20,7 @@ from plait.tasks.suites._domains import pieces
 from plait.tasks.suites._glyphs import SCRIPTS, glyph_task
 from plait.tasks.suites._pictures import digits_task
 from plait.tasks.suites._texts import SHARES, Item, chosen, split_of
+from plait.tasks.suites.bytes import decode
 
 SIZES = {"train": 200, "validation": 20, "test": 60, "calibration": 20, "adaptation": 20}
 
@@ -150,6 +151,12 @@ def test_messages_are_read_out_of_a_po_file():
         'msgid "Untold"\nmsgstr ""\n'
     )
     assert list(messages(content)) == [("Hello", "Hallo"), ("A long message", 'Eine "lange" Nachricht')]
+
+
+def test_bytes_are_read_as_text_even_where_a_letter_is_cut_apart():
+    whole = "ein schönes Haus".encode()
+    assert decode(list(whole)) == "ein schönes Haus"
+    assert decode(list(whole[:8])) == "ein sch\ufffd"
 
 
 def test_the_names_of_suites_are_told():

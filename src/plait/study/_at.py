@@ -29,6 +29,11 @@ def trained(seed: int) -> str:
     return f"experts @{seed}"
 
 
+def branched(task: str, seed: int) -> str:
+    """The step that trains an expert after others."""
+    return f"expert {task} @{seed}"
+
+
 def bounded(seed: int) -> str:
     """The step that measures experts on the split that settings are chosen by."""
     return f"score experts for tuning @{seed}"
@@ -72,10 +77,17 @@ class At:
 
     @cached_property
     def experts(self) -> dict[str, Path]:
-        """Task → its expert's folder: a checkpoint, and `head.safetensors` if the task has a head."""
-        folder = self.folders[trained(self.seed)]
-        found = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        return {task: folder / own for task, own in found.items()}
+        """Task → its expert's folder: a checkpoint, and `head.safetensors` if the task has a head.
+
+        They are those that the step needs, in the suite's order.
+        """
+        found = dict[str, Path]()
+        for name in (trained(self.seed), *(branched(task, self.seed) for task in self.study.branch)):
+            if name in self.folders:
+                folder = self.folders[name]
+                index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+                found |= {task: folder / own for task, own in index.items()}
+        return {task.name: found[task.name] for task in self.suite.tasks if task.name in found}
 
     @cached_property
     def bounds(self) -> dict[str, float]:

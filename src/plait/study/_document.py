@@ -37,6 +37,12 @@ class BaseDocument(Keys):
     settings: dict[str, Any] = Field(default_factory=dict)
 
 
+class BranchDocument(Keys):
+    """Where an expert starts that is trained after others: the base, one of them, or a merge of them."""
+
+    start: str | dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(alias="from")
+
+
 class StudyDocument(Keys):
     """The whole file."""
 
@@ -46,6 +52,7 @@ class StudyDocument(Keys):
     seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)
     base: str | BaseDocument | None = None
     experts: dict[str, Any]
+    branch: dict[str, BranchDocument] = Field(default_factory=dict)
     ways: dict[str, Annotated[Way, PlainValidator(_way)]] = Field(min_length=1)
     tuning: TuningDocument = Field(default_factory=TuningDocument.model_construct)
     split: Literal["test", "validation"] = "test"

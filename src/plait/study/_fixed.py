@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from plait.checkpoint import load_into, open_model
-from plait.study._at import BOUNDS, INDEX, At
-from plait.study._training import fit, fit_one, joined
+from plait.study._at import BOUNDS, At
+from plait.study._training import fit, fit_one, joined, write_index
 from plait.tasks import save_network
 
 #: Cosines and conflicts, in the folder of the step that computed them.
@@ -33,11 +33,9 @@ def base(at: At, folder: Path) -> None:
 
 
 def experts(at: At, folder: Path) -> None:
-    """A fleet with a member for each task."""
-    tasks = {task.name: task for task in at.suite.tasks}
-    saved = fit(at, tasks, at.study.experts, folder, backend=at.study.backend)
-    index = {task: str(own.relative_to(folder)) for task, own in saved.items()}
-    (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+    """A fleet with a member for each task whose expert starts from the base."""
+    tasks = {task.name: task for task in at.suite.tasks if task.name not in at.study.branch}
+    write_index(fit(at, tasks, at.study.experts, folder, backend=at.study.backend), folder)
 
 
 def bounds(at: At, folder: Path) -> None:

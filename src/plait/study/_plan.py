@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,25 @@ from torch import nn
 
 from plait.checkpoint import content_hash, open_model
 from plait.study import _fixed, _score
-from plait.study._at import BASE, SIMILARITY, At, bounded, made, scored, trained
+from plait.study._at import BASE, SIMILARITY, At, bounded, branched, made, scored, trained
+from plait.study._branches import branch, needed
 from plait.study._steps import Step
 from plait.study._study import Study
 from plait.study._training import joined
 from plait.study.ways import Way
 from plait.tasks import Task, digest, in_memory
 
+#: Task → all that is known of its data, loss, metric and head.
+Data = Mapping[str, Mapping[str, Any]]
+
 
 def planned(study: Study) -> list[Step]:
     """The steps, each after those it needs."""
     data = {task.name: _of_task(task) for task in study.suite.tasks}
-    base = {"weights": _of_weights(study.suite.base()), "data": data, **_of_base(study)}
+    base = {"weights": _of_weights(study.suite.base()), **_of_base(study, data)}
     steps = [Step(BASE, base, _work(study, study.seeds[0], BASE, _fixed.base))]
     for seed in study.seeds:
-        steps += _of_seed(study, seed)
+        steps += _of_seed(study, seed, data)
     return steps
 
 
@@ -33,17 +38,20 @@ def _work(study: Study, seed: int, name: str, work: Callable[[At, Path], None]) 
     return lambda folder, needs: work(At(study, seed, name, needs), folder)
 
 
-def _of_base(study: Study) -> dict[str, Any]:
+def _of_base(study: Study, data: Data) -> dict[str, Any]:
     if study.base is None:
         return {}
     if isinstance(study.base, str):
         return {"checkpoint": content_hash(open_model(study.base))}
     settings = joined(study.experts, study.base.settings)
-    return {"tasks": study.base.tasks, "settings": settings, "seed": study.seeds[0]}
+    learned = {task: data[task] for task in study.base.tasks or data}
+    return {"data": learned, "tasks": study.base.tasks, "settings": settings, "seed": study.seeds[0]}
 
 
-def _of_seed(study: Study, seed: int) -> list[Step]:
-    fleet, measured = trained(seed), {"split": study.split, "pictures": study.pictures}
+def _of_seed(study: Study, seed: int, data: Data) -> list[Step]:
+    measured = {"split": study.split, "pictures": study.pictures, "data": data}
+    experts = _of_experts(study, seed, data)
+    fleet = [step.name for step in experts]
 
     def step(name: str, facts: Mapping[str, Any], work: Callable[[At, Path], None], *needs: str) -> Step:
         return Step(name, facts, _work(study, seed, name, work), needs)
@@ -55,35 +63,56 @@ def _of_seed(study: Study, seed: int) -> list[Step]:
             scored(model, seed), {**measured, **(facts or {})}, _work(study, seed, model, work), needs
         )
 
-    settings = {"seed": seed, "settings": dict(study.experts), "backend": study.backend}
     steps = [
-        step(fleet, settings, _fixed.experts, BASE),
-        score("experts", _score.experts, fleet),
-        score(BASE, _score.base, BASE, fleet),
+        *experts,
+        score("experts", _score.experts, *fleet),
+        score(BASE, _score.base, BASE, *fleet),
     ]
     if seed == study.seeds[0]:
-        steps.append(step(SIMILARITY, {}, _fixed.similarity, BASE, fleet))
+        steps.append(step(SIMILARITY, {}, _fixed.similarity, BASE, *fleet))
     if any(way.tuned for way in study.ways.values()):
-        steps.append(step(bounded(seed), {"split": study.tuning.split}, _fixed.bounds, fleet))
+        facts = {"split": study.tuning.split, "data": data}
+        steps.append(step(bounded(seed), facts, _fixed.bounds, *fleet))
     for name, way in study.ways.items():
-        steps += _of_way(study, seed, name, way, score)
+        steps += _of_way(study, seed, name, way, data, fleet, score)
     return steps
 
 
-def _of_way(study: Study, seed: int, name: str, way: Way, score: Callable[..., Step]) -> list[Step]:
+def _of_experts(study: Study, seed: int, data: Data) -> list[Step]:
+    """What trains experts: a fleet, and one step for each that starts from others."""
+    facts = {"seed": seed, "settings": dict(study.experts), "backend": study.backend}
+    tasks, fleet = list(data), trained(seed)
+    own = {"data": {task: data[task] for task in tasks if task not in study.branch}}
+    steps = [Step(fleet, facts | own, _work(study, seed, fleet, _fixed.experts), (BASE,))]
+    for task, start in study.branch.items():
+        name, needs = branched(task, seed), (BASE, *needed(task, study.branch, tasks, seed))
+        work = _work(study, seed, name, partial(branch, task))
+        steps.append(Step(name, facts | {"start": _plain(start), "data": data[task]}, work, needs))
+    return steps
+
+
+def _of_way(
+    study: Study,
+    seed: int,
+    name: str,
+    way: Way,
+    data: Data,
+    fleet: Sequence[str],
+    score: Callable[..., Step],
+) -> list[Step]:
     """What makes a way and what measures it."""
-    fleet, own = trained(seed), made(name, seed)
+    own = made(name, seed)
 
     def measured(at: At, folder: Path) -> None:
         _score.way(way, at, folder)
 
     facts = {"way": _of_kind(way), "seed": seed, **way.facts(At(study, seed, name, {}))}
     if not way.makes:
-        return [score(name, measured, BASE, fleet, facts=facts)]
-    needs = (BASE, *([fleet] if way.of_experts else []), *([bounded(seed)] if way.tuned else []))
+        return [score(name, measured, BASE, *fleet, facts=facts)]
+    needs = (BASE, *(fleet if way.of_experts else []), *([bounded(seed)] if way.tuned else []))
     return [
-        Step(own, facts, _work(study, seed, name, way.make), needs),
-        score(name, measured, BASE, fleet, own),
+        Step(own, facts | {"data": data}, _work(study, seed, name, way.make), needs),
+        score(name, measured, BASE, *fleet, own),
     ]
 
 

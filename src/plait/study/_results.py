@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from plait.report import Cost, Curve, Picture, Reached, Results, Similarity, Trial
-from plait.study._at import BASE, SIMILARITY, made, scored, trained
+from plait.study._at import BASE, SIMILARITY, branched, made, scored, trained
 from plait.study._fixed import DIFFERENCES
 from plait.study._score import read, read_said, shown
 from plait.study._steps import Done
@@ -76,7 +76,8 @@ def _trials(study: Study, seed: int, places: Mapping[str, Path]) -> list[Trial]:
 def _curves(study: Study, seed: int, places: Mapping[str, Path]) -> list[Curve]:
     found = []
     first = [BASE] if seed == study.seeds[0] else []
-    for name in (*first, trained(seed), *(made(way, seed) for way in study.ways)):
+    later = [branched(task, seed) for task in study.branch]
+    for name in (*first, trained(seed), *later, *(made(way, seed) for way in study.ways)):
         place = places.get(name)
         if place is None or not (place / METRICS).is_file():
             continue

@@ -10,6 +10,7 @@ from typing import Any
 from plait.checkpoint import load_into, open_model
 from plait.errors import InputError, nearest, noted, raise_all
 from plait.recipe import YamlDocument, read_yaml, validate
+from plait.study._branches import Start, problems_of_branches
 from plait.study._document import BaseDocument, StudyDocument, TuningDocument
 from plait.study._training import BACKENDS, joined, problems_of_settings
 from plait.study.ways import Way
@@ -30,6 +31,7 @@ class Study:
         base: a checkpoint, or how it is trained; the suite's own if None.
         experts: settings of every expert's `Member`.
         backend: of the experts' fleet.
+        branch: task → where its expert starts, of those that are trained after the fleet, in their order.
         ways: name → a way of becoming one.
         tuning: how many settings each way may try, and on which split.
         split: that is measured.
@@ -46,6 +48,7 @@ class Study:
     base: str | BaseDocument | None
     experts: Mapping[str, Any]
     backend: str
+    branch: Mapping[str, Start]
     ways: Mapping[str, Way]
     tuning: TuningDocument
     split: str
@@ -99,11 +102,13 @@ def load_study(path: str | Path, *, data: str | Path | None = None) -> Study:
         suite = _suite(typed, Path(path), data)
     if suite is not None:
         problems += _splits(suite, typed, document.locate(("suite",)))
+        problems += problems_of_branches(typed, suite, document.locate(("branch",)))
         problems += _problems_of_base(suite, base, settings, document.locate(("base",)))
     raise_all(problems)
     assert suite is not None
+    branch = {task: later.start for task, later in typed.branch.items()}
     return Study(
-        typed.study, suite, tuple(typed.seeds), base, settings, backend, typed.ways, typed.tuning,
+        typed.study, suite, tuple(typed.seeds), base, settings, backend, branch, typed.ways, typed.tuning,
         typed.split, typed.bootstrap, typed.reference, expected, typed.pictures, typed.about,
     )  # fmt: skip
 

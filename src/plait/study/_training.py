@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import fields
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from plait.errors import InputError, nearest
 from plait.fleet import Fleet, Member
+from plait.study._at import INDEX
 
 if TYPE_CHECKING:
     from plait.study._at import At
@@ -106,6 +108,12 @@ def _chosen(fleet: Fleet) -> str | None:
 def backend_of(folder: Path) -> str:
     """The backend that is to be taken for more of what was trained in a folder: timing it once is enough."""
     return (folder / _BACKEND).read_text(encoding="utf-8")
+
+
+def write_index(saved: Mapping[str, Path], folder: Path) -> None:
+    """Note in a step's folder which member's folder is where."""
+    index = {name: str(own.relative_to(folder)) for name, own in saved.items()}
+    (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
 
 def fit_one(at: At, tasks: Any, settings: Mapping[str, Any], folder: Path, **more: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -23,6 +23,7 @@ class Suite:
         about: what it is, and where its data come from.
         experts: task → where a published expert of it lies (a hub id), for those that have one.
         left_out: tasks that were not asked for, and so not made.
+        decode: what tokens say as text; None if inputs are no tokens, or nobody knows.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Suite:
     about: str = ""
     experts: Mapping[str, str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    decode: Callable[[Sequence[int]], str] | None = None
 
     def __post_init__(self) -> None:
         names = [task.name for task in self.tasks]

@@ -74,7 +74,8 @@ def load_suite_file(path: str | Path, tasks: Sequence[str] | None = None) -> Sui
     )
     experts = {task.name: task.expert for task in document.tasks if task.expert}
     base = partial(_base, document.base, path.parent)
-    return Suite(document.suite, base=base, about=about, experts=experts, **found)
+    decode = _decoder(document, path.parent) if document.reads == "text" else None
+    return Suite(document.suite, base=base, about=about, experts=experts, decode=decode, **found)
 
 
 def _task(task: TaskDocument, suite: SuiteDocument, folder: Path) -> Task:
@@ -174,6 +175,18 @@ def _texts(
     return Ragged(
         {**sequences, "labels": sequences["input_ids"]}, {"bytes": sizes}, {"labels": IGNORED}, source
     )
+
+
+def _decoder(suite: SuiteDocument, folder: Path) -> Callable[[Sequence[int]], str]:
+    """Makes text of tokens; its tokenizer is read when it is first asked."""
+    held: list[Any] = []
+
+    def decode(tokens: Sequence[int]) -> str:
+        if not held:
+            held.append(_processor("AutoTokenizer", suite, folder))
+        return held[0].decode(list(tokens), skip_special_tokens=True)
+
+    return decode
 
 
 def _images(

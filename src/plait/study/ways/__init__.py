@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from plait.study.ways._alternating import Alternating
+from plait.study.ways._clusters import Clusters
 from plait.study.ways._concatenated import Concatenated
 from plait.study.ways._distilled import Distilled
 from plait.study.ways._ensemble import Ensemble
 from plait.study.ways._federated import Federate
 from plait.study.ways._joint import Joint
 from plait.study.ways._merge import Merge
+from plait.study.ways._posterior import Posterior
 from plait.study.ways._split import Split
 from plait.study.ways._way import TRIALS, Way
 from plait.study.ways._zoo import Zoo
@@ -24,6 +26,8 @@ WAYS: dict[str, type[Way]] = {
     "zoo": Zoo,
     "federate": Federate,
     "split": Split,
+    "posterior": Posterior,
+    "clusters": Clusters,
 }
 
 __all__ = ["TRIALS", "WAYS", "Merge", "Way"]

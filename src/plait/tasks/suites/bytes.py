@@ -34,7 +34,13 @@ _BASE = Recipe(steps=800, batch_size=16, lr=2e-3)
 def load(data: str | Path | None = None, tasks: Sequence[str] | None = None) -> Suite:
     """The suite; see `plait.tasks.load_suite`."""
     found = gather("bytes", {name: partial(domain_task, name, data) for name in DOMAINS}, tasks)
-    return Suite("bytes", base=partial(base, data), about=(__doc__ or "").strip(), **found)
+    about = (__doc__ or "").strip()
+    return Suite("bytes", base=partial(base, data), about=about, decode=decode, **found)
+
+
+def decode(tokens: Sequence[int]) -> str:
+    """Bytes as text; what a piece has cut apart is a mark of its own."""
+    return bytes(tokens).decode("utf-8", errors="replace")
 
 
 def domain_task(name: str, data: str | Path | None = None) -> Task:

@@ -38,7 +38,8 @@ def load(data: str | Path | None = None, tasks: Sequence[str] | None = None) -> 
     folder = model_folder(data)
     tokenizer = _transformers("AutoTokenizer").from_pretrained(folder)
     found = gather("smollm2", {name: partial(domain_task, name, tokenizer, data) for name in DOMAINS}, tasks)
-    return Suite("smollm2", base=partial(base, data), about=(__doc__ or "").strip(), **found)
+    about, decode = (__doc__ or "").strip(), partial(tokenizer.decode, skip_special_tokens=True)
+    return Suite("smollm2", base=partial(base, data), about=about, decode=decode, **found)
 
 
 def domain_task(name: str, tokenizer: Any, data: str | Path | None = None) -> Task:
