@@ -72,15 +72,15 @@ def simulated(name: str, seeds: list[int], console: Console) -> dict[str, list[d
 
 def _left(folder: Path) -> dict[str, Any]:
     told = json.loads((folder / "simulated.json").read_text(encoding="utf-8"))
-    return {key: told[key] for key in ("reached", "end", "requests", "groups")}
+    return {key: told[key] for key in ("reached", "end", "updates", "groups")}
 
 
 def row(way: str, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """A way's mean times; None where a target was not reached with every seed."""
     tasks = {task: [_number(run["reached"][task]) for run in runs] for task in runs[0]["reached"]}
     means = {task: _known(float(np.mean(times))) for task, times in tasks.items()}
-    requests = float(np.mean([run["requests"] for run in runs]))
-    return {"method": way, **means, "all": _known(float(np.mean(latest(runs)))), "requests": requests}
+    updates = float(np.mean([run["updates"] for run in runs]))
+    return {"method": way, **means, "all": _known(float(np.mean(latest(runs)))), "updates": updates}
 
 
 def latest(runs: Sequence[dict[str, Any]]) -> list[float]:

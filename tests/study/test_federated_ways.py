@@ -131,7 +131,7 @@ def test_one_group_is_one_model_of_all_tasks(ran: Path) -> None:
     assert told(ran, "together")["groups"] == [list(small_study.NAMES)]
     assert len({own["model"] for own in json.loads((place / "models.json").read_text()).values()}) == 1
     # Half of the requests together, half as the one group, in rounds of six.
-    assert told(ran, "together")["requests"] == 24
+    assert told(ran, "together")["updates"] == 24
 
 
 def test_the_report_has_simulated_time(ran: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_killed_way_goes_on_with_its_training(
     assert found[0][0] == found[1][0]
     for one, two in zip(found[0][1], found[1][1], strict=True):
         assert all(torch.equal(one[key], two[key]) for key in one)
-    assert made[0] - calls < found[0][0]["requests"]  # it did not begin anew
+    assert made[0] - calls < found[0][0]["updates"]  # it did not begin anew
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ def finish(way: Federated, at: At, folder: Path, stages: Sequence[Stage], models
         "targets": way.targets(at.suite),
         "reached": {task.name: reached.get(task.name) for task in at.suite.tasks},
         "end": stages[-1].clock.now,
-        "requests": sum(stage.arrivals for stage in stages),
+        "updates": sum(stage.arrivals for stage in stages),
         "groups": [model.tasks for model in models],
         "curve": [
             {"task": r.task, "time": r.time, "value": r.value, "received": r.received}
