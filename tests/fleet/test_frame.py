@@ -101,6 +101,24 @@ def test_refit_trains_what_changed_and_nothing_else() -> None:
     assert fleet.refit(pd.concat([changed, new], ignore_index=True)) == []
 
 
+def test_a_group_that_can_not_be_made_anew_keeps_the_model_it_has() -> None:
+    frame, broken = table(), False
+
+    def model() -> nn.Module:
+        if broken:
+            raise RuntimeError("no more")
+        return net()
+
+    fleet = fitted(frame, model=model, epochs=2)
+    before, names = fleet.predict(frame), list(fleet)
+    broken, changed = True, frame.copy()
+    changed.loc[changed["tenant"] == "t2", "goal"] *= -1
+    with pytest.raises(InputError, match="no more"):
+        fleet.refit(changed)
+    assert list(fleet) == names
+    np.testing.assert_array_equal(fleet.predict(frame), before)
+
+
 def test_the_order_of_rows_between_groups_changes_nothing() -> None:
     frame = table()
     first = fitted(frame, epochs=3)

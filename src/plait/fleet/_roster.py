@@ -212,10 +212,20 @@ class Roster:
         elif name not in self.never and self.trainee(name).running:
             self.trainees[name].status, self.trainees[name].why = status, why
 
-    def remove(self, name: str) -> None:
-        """Forget a member that has ended."""
-        del self.trainees[name], self.states[name]
-        self.groups = [group for group in self.groups if name not in group.names]
+    def replace(self, member: Member) -> None:
+        """Forget the member of this name, which has ended, for a new one.
+
+        Raises:
+            InputError: the new one can't be built; the other is still there then.
+        """
+        held = dict(self.trainees), dict(self.states), list(self.groups)
+        del self.trainees[member.name], self.states[member.name]
+        self.groups = [group for group in self.groups if member.name not in group.names]
+        try:
+            self.join([member])
+        except InputError:
+            self.trainees, self.states, self.groups = held
+            raise
 
     def restore(self, name: str, state: State, progress: Progress) -> None:
         """A member as it was saved."""

@@ -62,8 +62,10 @@ def refit(fleet: Fleet, frame: Any) -> list[str]:
             trainee = fleet._roster.trainees[name]
             if frames.described(trainee.task) == frames.described(task):
                 continue
-            fleet._roster.remove(name)
-        fleet.add(table.member(name, task))
+            fleet._router = None
+            fleet._roster.replace(table.member(name, task))
+        else:
+            fleet.add(table.member(name, task))
         changed.append(name)
     return changed
 
