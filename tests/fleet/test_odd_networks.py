@@ -252,3 +252,73 @@ def test_pytorchs_advice_on_vmap_is_for_its_makers() -> None:
         warnings.simplefilter("default")
         Fleet(own, Task("t", splits), model=lambda: Warns(nn.LSTM, 0), backend="stacked").fit()
     assert [str(warning.message) for warning in told] == ["of the network's own"]
+
+
+class Text(nn.Module):
+    """Reads texts that are filled up with 0; what it makes of their numbers is Python's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.last, self.other = nn.Embedding(9, 4), nn.Linear(4, 3), nn.Linear(4, 3)
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.words(x).sum(1)) * len(x) / self.counted(x)
+
+    def counted(self, x: Tensor) -> float:
+        raise NotImplementedError
+
+
+class Masked(Text):
+    def counted(self, x: Tensor) -> float:
+        return len(x[x != 0])
+
+
+class Found(Text):
+    def counted(self, x: Tensor) -> float:
+        return len(torch.nonzero(x))
+
+
+class Listed(Text):
+    def counted(self, x: Tensor) -> float:
+        return max((x != 0).sum(1).tolist())
+
+
+class Numbered(Text):
+    def counted(self, x: Tensor) -> float:
+        return int((x != 0).sum(1).max())
+
+
+class Choosing(Text):
+    """Which of its layers learns depends on the batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.last if x[0, 0] > 4 else self.other)(self.words(x).mean(1))
+
+
+class Packed(Text):
+    def forward(self, x: Tensor) -> Tensor:
+        owner = torch.repeat_interleave(torch.arange(len(x)), (x != 0).sum(1))
+        words = self.words(x[x != 0])
+        return self.last(words.new_zeros(len(x), 4).index_add(0, owner, words))
+
+
+@pytest.mark.parametrize("network", [Masked, Found, Listed, Numbered, Choosing, Packed])
+@pytest.mark.parametrize("count", [1, 3])
+def test_numbers_that_python_code_reads_of_a_shared_batch_are_not_frozen(
+    network: type[nn.Module], count: int
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    words = torch.randint(1, 9, (40, 6), generator=generator)
+    words[torch.arange(6) >= torch.randint(2, 7, (40, 1), generator=generator)] = 0
+    learned = Task("texts", {"train": (words, words[:, 0] % 3)})
+    own = [
+        Member(name=f"m{i}", seed=i, data_seed=0, steps=12, batch_size=2, lr=0.01 * (1 + i))
+        for i in range(count)
+    ]
+    with pytest.raises(InputError, match=r"can't be stacked: .* numbers in a tensor"):
+        Fleet(own, learned, model=network, backend="stacked").fit()
+    fleets = [Fleet(own, learned, model=network, backend=kind).fit() for kind in ("sequential", "auto")]
+    for name in fleets[0]:
+        one, two = (fleet[name].state_dict() for fleet in fleets)
+        assert all(torch.equal(one[key], two[key]) for key in one)

@@ -6,6 +6,7 @@ Tracing once per shape and replaying removes what torch.func does in Python for 
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from typing import Any
 
@@ -86,6 +87,8 @@ class Captured:
         self._calls += 1
         network = self.compute.network
         before, drawn = (numbers(network), self._around.now()), generators()
+        if self._calls == 1:
+            self._tried_apart(*arguments)
         found = self.compute(*arguments)
         if generators() != drawn:
             what = "it draws random numbers of Python or NumPy, which members would share"
@@ -97,6 +100,21 @@ class Captured:
         if self._calls > 1 and (numbers(network), self._recorded) != before:
             self._records = False
         return found
+
+    def _tried_apart(
+        self, parameters: Tensors, frozen: Tensors, buffers: Tensors, stack: Stack, keys: Tensor
+    ) -> None:
+        """A batch that all share, as if each had its own: vmap then refuses a network whose Python code reads
+        numbers of it (`x[x != 0]`, `.tolist()`, `if x.any()`), which a recording would freeze.
+
+        Raises:
+            InputError: it does.
+        """
+        if stack.shared:
+            batch = {name: column.expand(len(keys), *column.shape) for name, column in stack.batch.items()}
+            trial = copy.copy(self.compute)
+            trial.network = copy.deepcopy(trial.network)  # which may count its calls
+            trial(parameters, frozen, buffers, Stack(batch, stack.rows, shared=False), keys)
 
     def _record(self, shared: bool, arguments: tuple[Any, ...]) -> Any:
         leaves, given = pytree.tree_flatten(arguments)

@@ -120,6 +120,8 @@ _RANDOM = "it draws random numbers other than dropout's, which members would sha
 #: What vmap says of what it can't do, and how to say it to someone who never called it.
 _WORDS = {
     "called random operation": _RANDOM,
+    "dynamic shape": "how much it computes depends on numbers in a tensor (`x[x != 0]`, `nonzero`)",
+    "access data pointer": "it takes the numbers in a tensor out of it (`.tolist()`, `.numpy()`)",
     "data-dependent control flow": "what it does depends on numbers in a tensor (`if x.all():`, `.item()`)",
 }
 
