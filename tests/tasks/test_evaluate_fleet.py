@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import digit_tasks
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import plait
 from plait.errors import InputError
@@ -114,3 +116,49 @@ def test_members_that_learn_several_tasks_keep_their_own_heads(suite):
     own = {name: joint.head.of(name) for name in ("digit", "odd")}
     alone = values(evaluate({"joint": joint.body}, both, heads=own, bootstrap=0))
     assert {key: value for key, value in found.items() if key[0] == "joint"} == alone
+
+
+def test_the_folders_of_a_fleet_are_scored_as_the_fleet_is(fleet, suite, tmp_path):
+    folders = dict(zip(fleet, map(str, fleet.save(tmp_path / "saved")), strict=True))
+    merged = {"merged": plait.merge(list(folders.values()), method="linear")}
+    by_hand = values(evaluate({name: fleet[name] for name in fleet} | merged, suite, bootstrap=0))
+    assert values(evaluate(folders | merged, suite, bootstrap=0)) == by_hand
+    assert values(evaluate({"one": folders["on odd"]}, suite, tasks=["odd"], bootstrap=0)) == {
+        ("one", "odd"): by_hand["on odd", "odd"]
+    }
+
+
+@pytest.mark.parametrize("names", [("a/b", "c"), ("日本", "c"), ("..", "c"), ("x y", "model")])
+def test_heads_of_tasks_with_odd_names_are_found_in_folders(suite, tmp_path, names):
+    tasks = tuple(task.renamed(name) for task, name in zip(suite.tasks[:2], names, strict=True))
+    odd = replace(suite, tasks=tasks)
+    member = plait.Member(name="joint", task=list(names), steps=60, lr=0.005)
+    fleet = plait.Fleet([member], odd, backend="sequential").fit(quiet=True)
+    (folder,) = fleet.save(tmp_path / "saved")
+    save_file({name: torch.zeros_like(t) for name, t in tasks[0].head.state_dict().items()},
+              folder.parent / "head.safetensors")  # fmt: skip
+    wanted = {task: value for (_, task), value in values(evaluate(fleet, odd, bootstrap=0)).items()}
+    for heads in (None, str(folder), dict.fromkeys(names, str(folder))):
+        found = values(evaluate({"joint": str(folder)}, odd, heads=heads, bootstrap=0))
+        assert {task: value for (_, task), value in found.items()} == wanted
+
+
+def test_a_network_of_two_types_gets_its_inputs_as_they_are(suite):
+    class Mixed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(1, dtype=torch.bfloat16))
+            self.body = suite.base()
+
+        def forward(self, x):
+            assert x.dtype == torch.float32
+            return self.body(x) * self.scale.float()
+
+    model, plain = Mixed(), suite.base()
+    plain.load_state_dict(model.body.state_dict())
+    task = suite.tasks[0]
+    one, two = (
+        evaluate({"m": Headed(body, task.head, task.meet, task.name)}, task, bootstrap=0)
+        for body in (model, plain)
+    )
+    assert values(one) == values(two)

@@ -32,7 +32,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="TASK=FOLDER with the task's head.safetensors, may be repeated; or a folder with such a "
-            "folder for each task. Default: the suite's own heads."
+            "folder for each task. Default: the heads in the models' folders, or else the suite's."
         ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="A folder where data sets are looked for first.")] = None,

@@ -22,6 +22,7 @@ from plait.tasks._metrics import Floats
 from plait.tasks._mixed import in_memory
 from plait.tasks._network import Model, at_rest, named_models, network, untrained, with_head
 from plait.tasks._pass import numbers
+from plait.tasks._saved import head_folders
 from plait.tasks._scores import Evidence, Score, Scores
 from plait.tasks._suite import Suite
 from plait.tasks._task import SPLITS, Headed, Task
@@ -195,7 +196,8 @@ def _heads(heads: Heads | None, suite: Suite) -> dict[str, Any]:
     if heads is None:
         return {}
     if isinstance(heads, str | os.PathLike):
-        return {task.name: Path(heads) / task.name for task in suite.tasks if task.head is not None}
+        places = {t.name: head_folders(Path(heads), t.name) for t in suite.tasks if t.head is not None}
+        return {name: next((each for each in of if each.is_dir()), of[0]) for name, of in places.items()}
     if not isinstance(heads, Mapping):
         raise InputError(f"a {type(heads).__name__} is no heads", hint="give a mapping of tasks to heads")
     for name in heads:

@@ -16,7 +16,7 @@ from plait.checkpoint import Checkpoint, LazyTensor, load_into, open_checkpoint,
 from plait.errors import InputError
 from plait.tasks._brought import is_fleet
 from plait.tasks._joint import Heads
-from plait.tasks._saved import HEAD_FILE, folder_name
+from plait.tasks._saved import HEAD_FILE, head_folders
 from plait.tasks._task import Headed, Task
 
 #: One model: a module, a checkpoint, a state dict, or the path or hub id of a checkpoint.
@@ -177,8 +177,9 @@ def _head_file(head: Any, task: Task) -> Path:
             hint=f"give a module or a folder with {HEAD_FILE}",
         )
     path = Path(head)
-    folders = dict.fromkeys([path, path / task.name, path / folder_name(task.name)])
-    tried = [path] if path.is_file() else [folder / HEAD_FILE for folder in folders]
+    tried = (
+        [path] if path.is_file() else [each / HEAD_FILE for each in (path, *head_folders(path, task.name))]
+    )
     found = next((each for each in tried if each.is_file()), None)
     if found is None:
         told = " nor ".join(f"`{each}`" for each in tried)

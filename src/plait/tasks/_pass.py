@@ -45,16 +45,18 @@ def numbers(
     if len(examples) == 0:
         raise InputError(f"split `{split}` is empty", where=f"task `{task.name}`")
     order = _order(examples)
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    held = [p for p in model.parameters() if p.is_floating_point()] or [torch.zeros(())]
+    device, kinds = held[0].device, {p.dtype for p in held}
+    dtype = kinds.pop() if len(kinds) == 1 else None
     parts, bad = [], []
     for start in range(0, len(order), batch_size):
         rows: Any = order[start : start + batch_size]
         batch = {
-            name: column.to(like.device)
+            name: column.to(device)
             for name, column in examples.batch(rows).items()
             if isinstance(column, Tensor)  # a data set may bring texts, too
         }
-        outputs = _outputs(model, task, batch, like.dtype, where)
+        outputs = _outputs(model, task, batch, dtype, where)
         logits = _flat(outputs)
         if logits is not None and logits.dim() == 2:
             told = f"task `{task.name}`, split `{split}`"
@@ -75,11 +77,15 @@ def _order(examples: Examples) -> NDArray[np.int64]:
     return np.argsort(-np.asarray(lengths), kind="stable")
 
 
-def _outputs(model: Callable[..., Any], task: Task, batch: Batch, dtype: torch.dtype, where: str) -> Any:
-    """Outputs for a batch whose inputs are in the model's type; those of 2 dimensions in float32 at least."""
+def _outputs(
+    model: Callable[..., Any], task: Task, batch: Batch, dtype: torch.dtype | None, where: str
+) -> Any:
+    """Outputs for a batch whose inputs are in the model's type, if that is one; those of 2 dimensions in
+    float32 at least.
+    """
     label = getattr(task.loss, "label", None)
     inputs = {
-        name: column.to(dtype) if column.is_floating_point() and name != label else column
+        name: column.to(dtype) if column.is_floating_point() and name != label and dtype else column
         for name, column in batch.items()
     }
     try:

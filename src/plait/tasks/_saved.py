@@ -48,3 +48,9 @@ def folder_name(name: str) -> str:
     """A name as that of a folder; "." and ".." are the only ones that quoting leaves as ways out."""
     own = quote(name, safe=" ")
     return own.replace(".", "%2E") if own in (".", "..") else own
+
+
+def head_folders(folder: Path, task: str) -> list[Path]:
+    """Where a task's head may be in a folder of several: under its name as it is saved, or as it is."""
+    plain = Path(task).name == task
+    return list(dict.fromkeys([folder / folder_name(task), *([folder / task] if plain else [])]))
