@@ -278,6 +278,26 @@ def test_a_killed_study_goes_on_without_repeating_a_finished_step(tmp_path: Path
         ("bootstrap: 50", "split: train", "split"),
         ("experts > base", "experts > bass", "no way `bass`"),
         ("experts > base", "experts", "`experts` compares nothing"),
+        ("experts > base", "experts > experts", "compares a row with itself"),
+        (
+            "merge: linear",
+            "merge: slerp, options: {t: 0.5}",
+            "`slerp` takes 1 model besides the base, and there are 3",
+        ),
+        ("merge: linear", "merge: nearswap", "needs the option `t`"),
+        ("merge: linear", "merge: linear, options: {weight: [1, 2]}", "2 values for 3 experts"),
+        ("merge: linear", "merge: linear, options: {weight: [1, x, 2]}", "`weight` has 'x'"),
+        ("train: joint,", "train: joint, weights: {first: 1},", "has none for task `second`"),
+        (
+            "train: joint,",
+            "train: joint, weights: {first: 1, second: 0, third: 1},",
+            "weight of `second` is 0",
+        ),
+        ("bootstrap: 50", "base: {train: joint, tasks: [first, first]}", "two tasks are called `first`"),
+        ("bootstrap: 50", "seeds: [true]", "seeds"),
+        ("bootstrap: 50", f"seeds: [{2**63}]", "too large"),
+        ("  average:", "  experts for tuning:", "what a step is called"),
+        ("  average:", '  "a\\0b":', "no name for a way"),
         ("train: joint,", "train: joint, weights: {first: 1, nope: 1},", "no task `nope`"),
     ],
 )
@@ -340,3 +360,18 @@ def test_the_demo_is_a_study_of_eight_merges_with_one_budget(
     assert len(merges) == 8
     assert {len(way.grid) for name, way in merges.items() if name != "average"} == {found.tuning.budget}
     assert {way.kind for way in found.ways.values()} == {"merge", "joint", "ensemble"}
+
+
+def test_experts_may_have_weights_of_their_own(tmp_path: Path) -> None:
+    text = small_study.STUDY.replace("merge: linear", "merge: linear, options: {weight: [1, 2, 5]}")
+    run_study(small_study.write(tmp_path, text), tmp_path / "out")
+    held = list(bodies(tmp_path).values())
+    wanted = sum(w * own["0.weight"].double() for w, own in zip((1, 2, 5), held, strict=True)) / 8
+    found = plait.open(str(step(tmp_path, "average-@0") / "model"))["0.weight"].read().double()
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
+
+
+def test_a_way_with_a_sign_in_its_name_can_be_expected_of(tmp_path: Path) -> None:
+    text = small_study.STUDY.replace("  joint:", '  "a > b":').replace("joint > average", '"a > b > average"')
+    known = load_study(small_study.write(tmp_path, text))
+    assert known.expected == (("experts", "base"), ("a > b", "average"))

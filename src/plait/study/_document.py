@@ -49,7 +49,7 @@ class StudyDocument(Keys):
     study: str = Field(min_length=1)
     suite: str
     tasks: list[str] | None = None
-    seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)
+    seeds: list[Annotated[int, Field(strict=True)]] = Field(default_factory=lambda: [0], min_length=1)
     base: str | BaseDocument | None = None
     experts: dict[str, Any]
     branch: dict[str, BranchDocument] = Field(default_factory=dict)

@@ -12,7 +12,7 @@ from plait.errors import InputError, nearest, noted, raise_all
 from plait.recipe import YamlDocument, read_yaml, validate
 from plait.study._branches import Start, problems_of_branches
 from plait.study._document import BaseDocument, StudyDocument, TuningDocument
-from plait.study._training import BACKENDS, joined, problems_of_settings
+from plait.study._training import BACKENDS, joined, problems_of_mixture, problems_of_settings
 from plait.study.ways import Way
 from plait.tasks import Suite, load_suite
 
@@ -78,9 +78,11 @@ def load_study(path: str | Path, *, data: str | Path | None = None) -> Study:
         raise_all(problems)
         raise AssertionError
     for place, seed in enumerate(typed.seeds):
-        if seed < 0 or typed.seeds.index(seed) != place:
-            where = document.locate(("seeds", place))
-            problems.append(InputError(f"seed {seed} is below 0 or there twice", where=where))
+        if not 0 <= seed < 2**63 or typed.seeds.index(seed) != place:
+            where, hint = document.locate(("seeds", place)), "give different whole numbers from 0 on"
+            problems.append(
+                InputError(f"seed {seed} is below 0, too large, or there twice", where=where, hint=hint)
+            )
     settings = dict(typed.experts)
     backend = settings.pop("backend", "auto")
     problems += problems_of_settings(settings, document.locate(("experts",)))
@@ -125,11 +127,16 @@ def _expected(
     pairs, problems, rows = list[tuple[str, str]](), list[InputError](), [*TAKEN, *typed.ways]
     for place, text in enumerate(typed.expect):
         where = document.locate(("expect", place))
-        better, sign, worse = (part.strip() for part in text.partition(">"))
-        if not sign:
+        cuts = [(text[:at].strip(), text[at + 1 :].strip()) for at, sign in enumerate(text) if sign == ">"]
+        if not cuts:
             hint = "say which should be better: `experts > base`"
             problems.append(InputError(f"`{text}` compares nothing", where=where, hint=hint))
             continue
+        better, worse = next((cut for cut in cuts if set(cut) <= set(rows)), cuts[0])
+        if better == worse or (better, worse) in pairs:
+            problems.append(
+                InputError(f"`{text}` compares a row with itself, or is there twice", where=where)
+            )
         problems += [
             InputError(f"there is no way `{name}`", where=where, hint=nearest(name, rows))
             for name in (better, worse)
@@ -160,6 +167,8 @@ def _problems_of_base(
             for task in base.tasks or ()
             if task not in known
         ]
+        chosen = [suite[task] for task in base.tasks or known if task in known]
+        problems += problems_of_mixture(chosen, None, where)
     return problems
 
 
@@ -181,6 +190,10 @@ def _splits(suite: Suite, typed: StudyDocument, where: str) -> list[InputError]:
 
 def _problems_of_name(name: str, where: str) -> list[InputError]:
     """A way's name that means something else already."""
+    if not name.strip() or not name.isprintable():
+        return [InputError(f"{name!r} is no name for a way", where=where, hint="give letters and spaces")]
+    if name == "experts for tuning":
+        return [InputError(f"`{name}` is what a step is called", where=where, hint="call it otherwise")]
     if name.startswith("score "):
         hint = "steps that measure are called so: call it otherwise"
         return [InputError(f"`{name}` would be a step of two meanings", where=where, hint=hint)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from plait.errors import InputError, nearest
 from plait.fleet import Fleet, Member
 from plait.study._at import INDEX
+from plait.tasks import Task, mixture
 
 if TYPE_CHECKING:
     from plait.study._at import At
@@ -50,6 +51,17 @@ def problems_of_settings(settings: Mapping[str, Any], where: str) -> list[InputE
         except InputError as error:
             problems.append(error.located(lambda _: where))
     return problems
+
+
+def problems_of_mixture(
+    tasks: Sequence[Task], weights: Mapping[str, float] | None, where: str
+) -> list[InputError]:
+    """Tasks that one model can't learn together, and weights that are no shares."""
+    try:
+        mixture(tasks, [weights[task.name] for task in tasks] if weights else None)
+    except InputError as error:
+        return [error.located(lambda own: f"{where}, {own}" if own else where)]
+    return []
 
 
 def fit(

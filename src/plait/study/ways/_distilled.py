@@ -11,7 +11,7 @@ from pydantic import Field
 from plait.errors import InputError
 from plait.study._distillation import DistillationLoss
 from plait.study._models import Averaged
-from plait.study._training import fit_one, joined, problems_of_settings
+from plait.study._training import fit_one, joined, problems_of_mixture, problems_of_settings
 from plait.study.ways._way import Way
 from plait.tasks import CrossEntropy, NextToken, SquaredError, Suite, mixture
 
@@ -41,7 +41,7 @@ class Distilled(Way):
         return problems_of_settings(joined(study.experts, self.settings), where)
 
     def problems_of_suite(self, suite: Suite, where: str) -> list[InputError]:
-        return [
+        problems = [
             InputError(
                 f"task `{task.name}` can't be distilled: its loss is a {type(task.loss).__name__}",
                 where=where,
@@ -50,6 +50,7 @@ class Distilled(Way):
             for task in suite.tasks
             if not isinstance(task.loss, CrossEntropy | NextToken | SquaredError)
         ]
+        return problems or problems_of_mixture(suite.tasks, None, where)
 
     def facts(self, at: At) -> dict[str, Any]:
         return {"settings": joined(at.study.experts, self.settings)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from plait.errors import InputError, nearest
-from plait.study._training import fit_one, joined, problems_of_settings
+from plait.study._training import fit_one, joined, problems_of_mixture, problems_of_settings
 from plait.study.ways._way import Way
 from plait.tasks import Suite
 
@@ -31,12 +31,20 @@ class Joint(Way):
         return problems_of_settings(joined(study.experts, self.settings), where)
 
     def problems_of_suite(self, suite: Suite, where: str) -> list[InputError]:
-        tasks = [task.name for task in suite.tasks]
-        return [
+        tasks, weights = [task.name for task in suite.tasks], self.weights or {}
+        problems = [
             InputError(f"there is no task `{task}`", where=where, hint=nearest(task, tasks))
-            for task in self.weights or {}
+            for task in weights
             if task not in tasks
         ]
+        if weights:
+            hint = "every task is measured, so every task is learned"
+            problems += [
+                InputError(f"`weights` has none for task `{task}`", where=where, hint=hint)
+                for task in tasks
+                if task not in weights
+            ]
+        return problems or problems_of_mixture([suite[task] for task in weights or tasks], weights, where)
 
     def facts(self, at: At) -> dict[str, Any]:
         return {"settings": joined(at.study.experts, self.settings)}

@@ -17,7 +17,7 @@ from plait.engine import merge
 from plait.errors import InputError, PlaitWarning, nearest
 from plait.methods import METHODS, Option
 from plait.study.ways._way import TRIALS, Way
-from plait.tasks import Task
+from plait.tasks import Suite, Task
 
 if TYPE_CHECKING:
     from plait.study._at import At
@@ -63,6 +63,12 @@ class Merge(Way):
             what = f"it tries {len(self.grid)} settings, and each way may try {budget}"
             problems.append(InputError(what, where=where, hint="try fewer, or raise tuning.budget for all"))
         return problems
+
+    def problems_of_suite(self, suite: Suite, where: str) -> list[InputError]:
+        if self.merge not in METHODS:
+            return []
+        settings = {**self.options, **dict.fromkeys(self.tune)}
+        return problems_of_models(self.merge, settings, len(suite.tasks), where)
 
     def facts(self, at: At) -> dict[str, Any]:
         return {"split": at.study.tuning.split} if self.tuned else {}
@@ -122,9 +128,37 @@ def problems_of_method(method: str, options: Mapping[str, Any], where: str) -> l
         if key not in known:
             what = f"method `{method}` has no option `{key}`"
             problems.append(InputError(what, where=where, hint=nearest(key, known)))
+        elif isinstance(value, list) and known[key].per_model:
+            wrong = [each for each in value if not _fits(known[key], each)]
+            hint = f"give {known[key].allowed}"
+            problems += [InputError(f"`{key}` has {each!r}", where=where, hint=hint) for each in wrong[:1]]
         elif not _fits(known[key], value):
             hint = f"give {known[key].allowed}"
             problems.append(InputError(f"`{key}` is {value!r}", where=where, hint=hint))
+    return problems
+
+
+def problems_of_models(method: str, options: Mapping[str, Any], count: int, where: str) -> list[InputError]:
+    """Options that a method must be given, and a number of models that it does not take."""
+    known, problems = METHODS[method], list[InputError]()
+    low, high = known.min_models, known.max_models
+    if count < low or (high is not None and count > high):
+        wants = f"{low} and more" if high is None else f"{low}" if low == high else f"{low} to {high}"
+        wants += (" model" if high == 1 else " models") + (
+            " besides the base" if known.base != "unused" else ""
+        )
+        what = f"method `{method}` takes {wants}, and there are {count} experts"
+        problems.append(InputError(what, where=where, hint="choose `tasks`, or another method"))
+    problems += [
+        InputError(f"method `{method}` needs the option `{option.name}`", where=where, hint=option.doc)
+        for option in known.options
+        if option.default is None and not option.optional and option.name not in options
+    ]
+    problems += [
+        InputError(f"`{name}` has {len(value)} values for {count} experts", where=where)
+        for name, value in options.items()
+        if isinstance(value, list) and len(value) != count
+    ]
     return problems
 
 

@@ -15,9 +15,9 @@ from torch import nn
 
 from plait.errors import InputError
 from plait.study._models import Averaged
-from plait.study._training import METRICS, fit_one, joined, problems_of_settings
+from plait.study._training import METRICS, fit_one, joined, problems_of_mixture, problems_of_settings
 from plait.study.ways._way import Way
-from plait.tasks import Task, at_rest
+from plait.tasks import Suite, Task, at_rest
 
 if TYPE_CHECKING:
     from plait.study._at import At
@@ -37,7 +37,7 @@ class Zoo(Way):
     kind: ClassVar[str] = "ensemble"
     of_experts: ClassVar[bool] = False
 
-    zoo: int = Field(ge=1)
+    zoo: int = Field(ge=1, strict=True)
     settings: dict[str, Any] = Field(default_factory=dict)
 
     @property
@@ -46,6 +46,9 @@ class Zoo(Way):
 
     def problems(self, study: StudyDocument, where: str) -> list[InputError]:
         return problems_of_settings(joined(study.experts, self.settings), where)
+
+    def problems_of_suite(self, suite: Suite, where: str) -> list[InputError]:
+        return problems_of_mixture(suite.tasks, None, where) if self.zoo > 1 else []
 
     def facts(self, at: At) -> dict[str, Any]:
         return {"settings": joined(at.study.experts, self.settings)}
