@@ -12,7 +12,7 @@ from networks import MLP, labelled, task
 from torch import nn
 
 from plait.errors import InputError
-from plait.fleet import After, Fleet, FleetWarning, Member, OptunaPruning
+from plait.fleet import After, Callback, Fleet, FleetWarning, Member, OptunaPruning
 from plait.tasks import Task
 
 BACKENDS = pytest.mark.parametrize("backend", ["sequential", "stacked"])
@@ -221,3 +221,60 @@ def test_what_is_no_member() -> None:
         Fleet(wrong, task(MLP), model=double)
     one: Any = Member(name="a", steps=1)
     assert Fleet(one, task(MLP), model=double).members == ["a"]
+
+
+class DropsFrom(Callback):
+    """Drops a member from one of its hooks, and keeps who finished."""
+
+    def __init__(self, hook: str, name: str, after: str = "") -> None:
+        self.hook, self.name, self.after = hook, name, after
+        self.finished: list[str] = []
+
+    def on_start(self, fleet: Fleet) -> None:
+        self._drop("on_start", fleet)
+
+    def on_save(self, fleet: Fleet, folder: Path) -> None:
+        self._drop("on_save", fleet)
+
+    def on_finish(self, fleet: Fleet, member: str) -> None:
+        self.finished.append(member)
+        if member == self.after:
+            self._drop("on_finish", fleet)
+
+    def _drop(self, hook: str, fleet: Fleet) -> None:
+        if hook == self.hook:
+            fleet.drop(self.name)
+
+
+@BACKENDS
+@pytest.mark.parametrize("hook", ["on_start", "on_save", "on_finish"])
+def test_who_waits_for_a_member_that_a_hook_drops_starts(backend: Any, hook: str, tmp_path: Path) -> None:
+    own = [
+        Member(name="a", steps=10, evaluate_every=1, keep="best"),
+        Member(name="b", steps=3),
+        Member(name="c", steps=4, start=After("a")),
+    ]
+    fleet = Fleet(own, task(MLP), model=double, backend=backend, out=tmp_path, save_every=2)
+    drops = DropsFrom(hook, "a", "b")
+    fleet.fit(callbacks=[drops])
+    assert fleet.status == {"a": "dropped", "b": "finished", "c": "finished"}
+    assert sorted(drops.finished) == ["a", "b", "c"]
+    assert fleet.state("c").step == 4
+    assert not fleet._roster.kept
+
+
+def test_a_hook_may_drop_every_member_one_after_another() -> None:
+    class Next(Callback):
+        finished = ""
+
+        def on_finish(self, fleet: Fleet, member: str) -> None:
+            self.finished += member
+            left = [name for name, status in fleet.status.items() if status == "running"]
+            if left:
+                fleet.drop(left[-1])
+
+    own = [Member(name=name, steps=9) for name in "abc"] + [Member(name="d", steps=1)]
+    hook = Next()
+    fleet = Fleet(own, task(MLP), model=double, backend="sequential").fit(callbacks=[hook])
+    assert fleet.status == dict.fromkeys("abc", "dropped") | {"d": "finished"}
+    assert hook.finished == "dcba"
