@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -203,14 +203,32 @@ class Roster:
     def end(self, name: str, status: str, why: str) -> None:
         """A member takes no further step; one that waits never starts, nor do those that wait for it."""
         if name in self.waiting:
-            member = self.waiting.pop(name)
+            del self.waiting[name]
             self.never[name] = status, why
-            for other in [n for n, m in self.waiting.items() if _first(m) == name]:
-                reason = f"it starts after `{member.name}`, which never started"
-                warnings.warn(f"member `{other}` failed: {reason}", FleetWarning, stacklevel=3)
-                self.end(other, "failed", reason)
+            self._fail_after([name])
         elif name not in self.never and self.trainee(name).running:
             self.trainees[name].status, self.trainees[name].why = status, why
+
+    def keep_out(self, never: Mapping[str, tuple[str, str]]) -> None:
+        """Members that never started, as they were saved, whether they are here or not.
+
+        Args:
+            never: how each ended, and why.
+        """
+        for name in never:
+            self.waiting.pop(name, None)
+            self.trainees.pop(name, None)
+            self.states.pop(name, None)
+        self.never |= never
+        self._fail_after(never)
+
+    def _fail_after(self, never: Iterable[str]) -> None:
+        """Those fail that wait for members which never started."""
+        for first in never:
+            for name in [name for name, member in self.waiting.items() if _first(member) == first]:
+                reason = f"it starts after `{first}`, which never started"
+                warnings.warn(f"member `{name}` failed: {reason}", FleetWarning, stacklevel=4)
+                self.end(name, "failed", reason)
 
     def replace(self, member: Member) -> None:
         """Forget the member of this name, which has ended, for a new one.
