@@ -115,16 +115,12 @@ class Roster:
             InputError: two have one name; or, if nobody trains, one can't be built.
         """
         check_names(members, self.names)
-        self.waiting |= {member.name: member for member in members}
-        try:
+        with self.whole():
+            self.waiting |= {member.name: member for member in members}
             for look in (self._start_if_free, self._rehearse):
                 for member in members:
                     with self._alone(member.name) if training else nullcontext():
                         look(member)
-        except Exception:
-            for member in members:
-                self.waiting.pop(member.name, None)
-            raise
 
     def _start_if_free(self, member: Member) -> None:
         first = _first(member)
@@ -236,13 +232,23 @@ class Roster:
         Raises:
             InputError: the new one can't be built; the other is still there then.
         """
-        held = dict(self.trainees), dict(self.states), list(self.groups)
-        del self.trainees[member.name], self.states[member.name]
-        self.groups = [group for group in self.groups if member.name not in group.names]
-        try:
+        with self.whole():
+            left = [group for group in self.groups if member.name in group.names]
+            self.states |= {name: self.state(name) for group in left for name in group.names}
+            self.groups = [group for group in self.groups if group not in left]
+            del self.trainees[member.name], self.states[member.name]
+            self.kept.pop(member.name, None)
             self.join([member])
-        except InputError:
-            self.trainees, self.states, self.groups = held
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """All that is done inside, or nothing of it where something is raised."""
+        parts = ("trainees", "waiting", "never", "states", "kept", "groups")
+        held = {part: copy.copy(getattr(self, part)) for part in parts}
+        try:
+            yield
+        except BaseException:
+            vars(self).update(held)
             raise
 
     def restore(self, name: str, state: State, progress: Progress) -> None:
