@@ -279,3 +279,11 @@ def test_a_fleet_trains_adapters_and_gives_peft_models():
             outputs = [model(batch["input_ids"]).logits for model in (one, other, base.eval())]
         torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-10, atol=1e-12)
         assert (outputs[0] - outputs[2]).abs().max() > 1e-4
+
+
+def test_a_fleet_leaves_every_part_of_the_users_base_in_its_mode() -> None:
+    base = llama().train()
+    base.model.layers[0].eval()
+    modes = [module.training for module in base.modules()]
+    Fleet(decoders(LLAMA_TARGETS), model=base)
+    assert [module.training for module in base.modules()] == modes

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from plait.errors import InputError
-from plait.fleet import Fleet
+from plait.fleet import After, Fleet, Member
 from plait.tasks import SquaredError
 
 
@@ -117,6 +117,60 @@ def test_a_group_that_can_not_be_made_anew_keeps_the_model_it_has() -> None:
         fleet.refit(changed)
     assert list(fleet) == names
     np.testing.assert_array_equal(fleet.predict(frame), before)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_refit_makes_all_successors_or_none(error: type[BaseException]) -> None:
+    frame, left = table(), -1
+
+    def model() -> nn.Module:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise error("no more")
+        return net()
+
+    fleet = fitted(frame, model=model, epochs=2)
+    before, status = fleet.predict(frame), fleet.status
+    left, changed = 3, frame.copy()
+    changed["goal"] *= -1
+    new = frame[frame["tenant"] == "t5"].assign(tenant="new")
+    with pytest.raises((InputError, KeyboardInterrupt), match="no more"):
+        fleet.refit(pd.concat([new, changed], ignore_index=True))
+    assert fleet.status == status
+    np.testing.assert_array_equal(fleet.predict(frame), before)
+    assert sorted(fleet.refit(changed)) == sorted(fleet)
+
+
+def test_a_refit_after_a_stop_keeps_what_the_others_have() -> None:
+    class Stop:
+        def on_round(self, fleet: Fleet, validated: object) -> None:
+            if fleet.round == 5:
+                raise KeyboardInterrupt
+
+    frame = table()
+    fleet = made(frame, epochs=20)
+    with pytest.raises(KeyboardInterrupt):
+        fleet.fit(callbacks=[Stop()])
+    changed = frame.copy()
+    changed.loc[changed["tenant"] == "t2", "goal"] *= -1
+    assert fleet.refit(changed) == ["t2"]
+    assert set(fleet.status.values()) == {"finished"}
+    whole = fitted(changed, epochs=20)
+    np.testing.assert_allclose(fleet.predict(changed), whole.predict(changed), atol=1e-4)
+
+
+def test_a_group_whose_member_never_started() -> None:
+    frame = table()
+    fleet = made(frame, epochs=2)
+    fleet.add(
+        Member(name="t9", task=next(iter(fleet._roster.trainees.values())).task, start=After("t1"), steps=1)
+    )
+    fleet.drop("t9", "no longer wanted")
+    fleet.fit()
+    new = frame[frame["tenant"] == "t5"].assign(tenant="t9")
+    with pytest.raises(InputError, match="`t9` never started: it is dropped\n  hint: no longer wanted"):
+        fleet.refit(pd.concat([frame, new], ignore_index=True))
 
 
 def test_the_order_of_rows_between_groups_changes_nothing() -> None:

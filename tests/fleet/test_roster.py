@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from networks import MLP, labelled, task
 from torch import nn
 
 from plait.errors import InputError
-from plait.fleet import After, Fleet, FleetWarning, Member, OptunaPruning
+from plait.fleet import After, Callback, Fleet, FleetWarning, Member, OptunaPruning
 from plait.tasks import Task
 
 BACKENDS = pytest.mark.parametrize("backend", ["sequential", "stacked"])
@@ -67,7 +69,7 @@ def test_a_member_that_waits_says_so() -> None:
 
 
 def test_who_never_started_has_not_after_a_resume(tmp_path: Path) -> None:
-    fleet = waiting(out=tmp_path, save_every=1)
+    fleet = waiting(out=tmp_path / "whole", save_every=1)
 
     class Stop(Exception):
         pass
@@ -78,7 +80,8 @@ def test_who_never_started_has_not_after_a_resume(tmp_path: Path) -> None:
 
     with pytest.warns(FleetWarning), pytest.raises(Stop):
         fleet.fit(callbacks=[Drop("b", 1), Dying()])
-    again = waiting(out=tmp_path).fit(resume=True)
+    shutil.copytree(tmp_path / "whole", tmp_path / "partly")
+    again = waiting(out=tmp_path / "whole").fit(resume=True)
     assert again.status == {"a": "finished", "d": "finished", "b": "dropped", "c": "failed"}
     assert again.state("d").step == 2
     with pytest.raises(InputError, match="hint: no longer wanted"):
@@ -87,15 +90,48 @@ def test_who_never_started_has_not_after_a_resume(tmp_path: Path) -> None:
         Member(name="a", steps=3),
         *(Member(name=name, steps=2, start=After("a")) for name in "bd"),
     ]
-    with pytest.raises(InputError, match="the save has a member `c`, this fleet has none"):
-        Fleet(without, task(MLP), model=double, out=tmp_path).fit(resume=True)
-    own = [
-        Member(name="a", steps=3),
-        *(Member(name=name, steps=2) for name in "bc"),
-        Member(name="d", steps=2, start=After("a")),
-    ]
-    with pytest.raises(InputError, match="member `b` was saved with other settings"):
-        Fleet(own, task(MLP), model=double, out=tmp_path).fit(resume=True)
+    partly = Fleet(without, task(MLP), model=double, out=tmp_path / "partly")
+    assert partly.fit(resume=True).status == again.status
+    lone = Fleet([Member(name="b", steps=2)], task(MLP), model=double, out=tmp_path / "whole")
+    with pytest.raises(InputError, match="the save has a member `a`, this fleet has none"):
+        lone.fit(resume=True)
+
+
+@pytest.mark.parametrize("given", [[], ["other"], ["other", "after"], ["other", "after", "later"]])
+def test_a_fleet_whose_joiner_failed_can_be_resumed(given: list[str], tmp_path: Path) -> None:
+    joiners = {
+        "other": Member(name="other", steps=2, optimizer="sgd"),
+        "after": Member(name="after", steps=2, start=After("other")),
+        "later": Member(name="later", steps=2, start=After("after")),
+    }
+
+    def made(*more: Member) -> Fleet:
+        own = [Member(name="a", steps=6), *more]
+        return Fleet(own, task(MLP), model=double, out=tmp_path, save_every=1, backend="stacked")
+
+    class Stop(Exception):
+        pass
+
+    class Joining:
+        def on_round(self, fleet: Fleet, validated: object) -> None:
+            if fleet.round == 2:
+                fleet.add(joiners["other"])
+                fleet.add(joiners["after"])
+
+        def on_save(self, fleet: Fleet, folder: Path) -> None:
+            if fleet.round == 4:
+                raise Stop
+
+    with pytest.warns(FleetWarning), pytest.raises(Stop):
+        made().fit(callbacks=[Joining()])
+    again = made(*(joiners[name] for name in given))
+    with pytest.warns(FleetWarning) if "later" in given else nullcontext():
+        again.fit(resume=True)
+    never = dict.fromkeys(["other", "after", *given], "failed")
+    assert again.status == {"a": "finished"} | never
+    assert again.state("a").step == 6
+    with pytest.raises(InputError, match="it could not be started: members `a` and `other` can't share"):
+        again.state("other")
 
 
 def test_a_trial_whose_member_never_started_has_failed() -> None:
@@ -221,3 +257,60 @@ def test_what_is_no_member() -> None:
         Fleet(wrong, task(MLP), model=double)
     one: Any = Member(name="a", steps=1)
     assert Fleet(one, task(MLP), model=double).members == ["a"]
+
+
+class DropsFrom(Callback):
+    """Drops a member from one of its hooks, and keeps who finished."""
+
+    def __init__(self, hook: str, name: str, after: str = "") -> None:
+        self.hook, self.name, self.after = hook, name, after
+        self.finished: list[str] = []
+
+    def on_start(self, fleet: Fleet) -> None:
+        self._drop("on_start", fleet)
+
+    def on_save(self, fleet: Fleet, folder: Path) -> None:
+        self._drop("on_save", fleet)
+
+    def on_finish(self, fleet: Fleet, member: str) -> None:
+        self.finished.append(member)
+        if member == self.after:
+            self._drop("on_finish", fleet)
+
+    def _drop(self, hook: str, fleet: Fleet) -> None:
+        if hook == self.hook:
+            fleet.drop(self.name)
+
+
+@BACKENDS
+@pytest.mark.parametrize("hook", ["on_start", "on_save", "on_finish"])
+def test_who_waits_for_a_member_that_a_hook_drops_starts(backend: Any, hook: str, tmp_path: Path) -> None:
+    own = [
+        Member(name="a", steps=10, evaluate_every=1, keep="best"),
+        Member(name="b", steps=3),
+        Member(name="c", steps=4, start=After("a")),
+    ]
+    fleet = Fleet(own, task(MLP), model=double, backend=backend, out=tmp_path, save_every=2)
+    drops = DropsFrom(hook, "a", "b")
+    fleet.fit(callbacks=[drops])
+    assert fleet.status == {"a": "dropped", "b": "finished", "c": "finished"}
+    assert sorted(drops.finished) == ["a", "b", "c"]
+    assert fleet.state("c").step == 4
+    assert not fleet._roster.kept
+
+
+def test_a_hook_may_drop_every_member_one_after_another() -> None:
+    class Next(Callback):
+        finished = ""
+
+        def on_finish(self, fleet: Fleet, member: str) -> None:
+            self.finished += member
+            left = [name for name, status in fleet.status.items() if status == "running"]
+            if left:
+                fleet.drop(left[-1])
+
+    own = [Member(name=name, steps=9) for name in "abc"] + [Member(name="d", steps=1)]
+    hook = Next()
+    fleet = Fleet(own, task(MLP), model=double, backend="sequential").fit(callbacks=[hook])
+    assert fleet.status == dict.fromkeys("abc", "dropped") | {"d": "finished"}
+    assert hook.finished == "dcba"

@@ -47,6 +47,8 @@ class Loop:
         self.writers: list[Any] = list(fleet.writers)
         self._saved: dict[str, tuple[int, str]] = {}
         self._models: dict[str, nn.Module] = {}
+        #: Members whose end has had its consequences.
+        self._over: set[str] = set()
 
     def run(self, *, resume: bool) -> None:
         """Train until no member runs; nobody else trains into the fleet's folder meanwhile."""
@@ -59,11 +61,14 @@ class Loop:
         if self.store is not None:
             self.log = JsonLines(self.store.folder / _LOG, size)
             fleet.history = self.log.records() if size else fleet.history
-        for name in [name for name, t in self.roster.trainees.items() if not t.running]:
+        ended = [name for name, t in self.roster.trainees.items() if not t.running]
+        self._over = set(ended)
+        for name in ended:
             self.roster.start_after(name)  # it was dropped before the first round
         if not self.roster.groups:
             self._regroup()
         tell(fleet.callbacks, "on_start", fleet)
+        self._settle()
         try:
             with Live(fleet, quiet=self.quiet) as live:
                 while self.roster.running:
@@ -71,6 +76,7 @@ class Loop:
                     live.show()
                     if self.store is not None and fleet.save_every and fleet.round % fleet.save_every == 0:
                         self._save()
+                        self._settle()
             self._save()
         finally:
             self._close()
@@ -81,17 +87,25 @@ class Loop:
     def _round(self) -> None:
         fleet = self.fleet
         validated: list[dict[str, Any]] = []
-        was = self.roster.running
         for group in self.roster.groups:
             self._step(group, validated)
         fleet.round += 1
         tell(fleet.callbacks, "on_round", fleet, validated)
-        for trainee in was:
-            if not trainee.running:
+        self._settle()
+
+    def _settle(self) -> None:
+        """What follows from members' ends, and from those that join; callbacks may end further ones."""
+        while ended := [t for t in self.roster.trainees.values() if not self._is_over(t)]:
+            for trainee in ended:
+                self._over.add(trainee.member.name)
                 self._ended(trainee)
         joined = self._joined()
         if joined or any(group.sparse for group in self.roster.groups):
             self._regroup()
+
+    def _is_over(self, trainee: Trainee) -> bool:
+        """Whether nothing follows from a member's end, or it has none yet."""
+        return trainee.running or trainee.member.name in self._over
 
     def _joined(self) -> list[Trainee]:
         """Members that have started since the last round; one that the user's backend can't take fails."""

@@ -49,21 +49,21 @@ def take_up(fleet: Fleet, store: Store, newest: Path) -> Facts:
 
 
 def _check_members(fleet: Fleet, facts: Facts) -> None:
-    """Nothing if the save is this fleet's; members start, or don't, as they did there."""
+    """Nothing if the save is this fleet's; members start, or don't, as they did there.
+
+    Those that never started may be missing: a callback may have added them.
+    """
     roster, where = fleet._roster, str(fleet.out)
     hint = "resume with the members it was saved with, or give another folder"
-    for name in [*facts.members, *facts.never]:
+    for name, progress in facts.members.items():
         if name not in roster.names:
             raise InputError(f"the save has a member `{name}`, this fleet has none", where=where, hint=hint)
-        if name in roster.waiting and name in facts.never:
-            del roster.waiting[name]
-            roster.never[name] = facts.never[name]
-        elif name in roster.waiting:
+        if name in roster.waiting:
             roster.start(name)
-        own = None if name in roster.never else fingerprint(roster.trainees[name])
-        if own != (facts.members[name].fingerprint if name in facts.members else None):
+        if name in roster.never or fingerprint(roster.trainees[name]) != progress.fingerprint:
             what = f"member `{name}` was saved with other settings, data or start"
             raise InputError(what, where=where, hint=hint)
+    roster.keep_out(facts.never)
 
 
 def _check_backend(fleet: Fleet, facts: Facts) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -115,16 +115,12 @@ class Roster:
             InputError: two have one name; or, if nobody trains, one can't be built.
         """
         check_names(members, self.names)
-        self.waiting |= {member.name: member for member in members}
-        try:
+        with self.whole():
+            self.waiting |= {member.name: member for member in members}
             for look in (self._start_if_free, self._rehearse):
                 for member in members:
                     with self._alone(member.name) if training else nullcontext():
                         look(member)
-        except Exception:
-            for member in members:
-                self.waiting.pop(member.name, None)
-            raise
 
     def _start_if_free(self, member: Member) -> None:
         first = _first(member)
@@ -203,14 +199,32 @@ class Roster:
     def end(self, name: str, status: str, why: str) -> None:
         """A member takes no further step; one that waits never starts, nor do those that wait for it."""
         if name in self.waiting:
-            member = self.waiting.pop(name)
+            del self.waiting[name]
             self.never[name] = status, why
-            for other in [n for n, m in self.waiting.items() if _first(m) == name]:
-                reason = f"it starts after `{member.name}`, which never started"
-                warnings.warn(f"member `{other}` failed: {reason}", FleetWarning, stacklevel=3)
-                self.end(other, "failed", reason)
+            self._fail_after([name])
         elif name not in self.never and self.trainee(name).running:
             self.trainees[name].status, self.trainees[name].why = status, why
+
+    def keep_out(self, never: Mapping[str, tuple[str, str]]) -> None:
+        """Members that never started, as they were saved, whether they are here or not.
+
+        Args:
+            never: how each ended, and why.
+        """
+        for name in never:
+            self.waiting.pop(name, None)
+            self.trainees.pop(name, None)
+            self.states.pop(name, None)
+        self.never |= never
+        self._fail_after(never)
+
+    def _fail_after(self, never: Iterable[str]) -> None:
+        """Those fail that wait for members which never started."""
+        for first in never:
+            for name in [name for name, member in self.waiting.items() if _first(member) == first]:
+                reason = f"it starts after `{first}`, which never started"
+                warnings.warn(f"member `{name}` failed: {reason}", FleetWarning, stacklevel=4)
+                self.end(name, "failed", reason)
 
     def replace(self, member: Member) -> None:
         """Forget the member of this name, which has ended, for a new one.
@@ -218,13 +232,23 @@ class Roster:
         Raises:
             InputError: the new one can't be built; the other is still there then.
         """
-        held = dict(self.trainees), dict(self.states), list(self.groups)
-        del self.trainees[member.name], self.states[member.name]
-        self.groups = [group for group in self.groups if member.name not in group.names]
-        try:
+        with self.whole():
+            left = [group for group in self.groups if member.name in group.names]
+            self.states |= {name: self.state(name) for group in left for name in group.names}
+            self.groups = [group for group in self.groups if group not in left]
+            del self.trainees[member.name], self.states[member.name]
+            self.kept.pop(member.name, None)
             self.join([member])
-        except InputError:
-            self.trainees, self.states, self.groups = held
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """All that is done inside, or nothing of it where something is raised."""
+        parts = ("trainees", "waiting", "never", "states", "kept", "groups")
+        held = {part: copy.copy(getattr(self, part)) for part in parts}
+        try:
+            yield
+        except BaseException:
+            vars(self).update(held)
             raise
 
     def restore(self, name: str, state: State, progress: Progress) -> None:

@@ -54,20 +54,27 @@ def refit(fleet: Fleet, frame: Any) -> list[str]:
 
     Returns:
         the names of those that will train.
+
+    Raises:
+        InputError: one of them can't be built, or never started; all are as they were then.
     """
-    table = _table(fleet)
-    changed = []
-    for name, task in table.tasks(frame).items():
-        if name in fleet:
-            trainee = fleet._roster.trainees[name]
-            if frames.described(trainee.task) == frames.described(task):
-                continue
-            fleet._router = None
-            fleet._roster.replace(table.member(name, task))
-        else:
-            fleet.add(table.member(name, task))
-        changed.append(name)
-    return changed
+    table, roster = _table(fleet), fleet._roster
+    changed = [(name, task) for name, task in table.tasks(frame).items() if _has_changed(fleet, name, task)]
+    fleet._router = None
+    with roster.whole():
+        for name, task in changed:
+            if name in fleet:
+                roster.replace(table.member(name, task))
+            else:
+                fleet.add(table.member(name, task))
+    return [name for name, _ in changed]
+
+
+def _has_changed(fleet: Fleet, name: str, task: Task) -> bool:
+    """Whether a group is new or has other rows than its member learned from."""
+    if name not in fleet:
+        return True
+    return frames.described(fleet._roster.trainee(name).task) != frames.described(task)
 
 
 def _table(fleet: Fleet) -> Table:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from plait.errors import InputError, raise_all
@@ -22,6 +21,7 @@ from plait.tasks import (
     PackedTokens,
     SquaredError,
     Task,
+    at_rest,
     check_labels,
     check_packing,
     known_labels,
@@ -45,10 +45,8 @@ def try_out(member: Member, task: Task, network: nn.Module) -> Classes:
     check_tokens(task, getattr(network, "body", network) if task.head is not None else network, told)
     examples = task.split("train")
     rows = examples.starts if isinstance(examples, Mixed) else list(range(min(2, len(examples))))
-    was = network.training
-    network.eval()
     try:
-        with torch.no_grad():
+        with at_rest(network):
             batch = examples.batch(rows)
             device = next(network.parameters()).device
             batch = {name: column.to(device) for name, column in batch.items()}
@@ -65,8 +63,6 @@ def try_out(member: Member, task: Task, network: nn.Module) -> Classes:
             where=whose,
             hint="try task.outputs(network, task.split('train').batch([0])) by hand",
         ) from error
-    finally:
-        network.train(was)
     if values.shape != (len(rows),) or weights.shape != values.shape:
         shapes = f"{tuple(values.shape)} values and {tuple(weights.shape)} weights"
         what = f"the loss gave {shapes} for {len(rows)} examples"
