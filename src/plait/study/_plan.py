@@ -44,12 +44,19 @@ def _of_base(study: Study, data: Data) -> dict[str, Any]:
     if isinstance(study.base, str):
         return {"checkpoint": content_hash(open_model(study.base))}
     settings = joined(study.experts, study.base.settings)
-    learned = {task: data[task] for task in study.base.tasks or data}
-    return {"data": learned, "tasks": study.base.tasks, "settings": settings, "seed": study.seeds[0]}
+    learned = {task: data[task] for task in data if task in (study.base.tasks or data)}
+    return {
+        **_in_order(learned), "tasks": study.base.tasks, "settings": settings, "seed": study.seeds[0],
+    }  # fmt: skip
+
+
+def _in_order(data: Data) -> dict[str, Any]:
+    """Data as facts, with their tasks' order, which facts don't keep: models are trained and named by it."""
+    return {"data": data, "order": list(data)}
 
 
 def _of_seed(study: Study, seed: int, data: Data) -> list[Step]:
-    measured = {"split": study.split, "pictures": study.pictures, "data": data}
+    measured = {"split": study.split, "pictures": study.pictures, **_in_order(data)}
     experts = _of_experts(study, seed, data)
     fleet = [step.name for step in experts]
 
@@ -69,9 +76,9 @@ def _of_seed(study: Study, seed: int, data: Data) -> list[Step]:
         score(BASE, _score.base, BASE, *fleet),
     ]
     if seed == study.seeds[0]:
-        steps.append(step(SIMILARITY, {}, _fixed.similarity, BASE, *fleet))
+        steps.append(step(SIMILARITY, {"order": list(data)}, _fixed.similarity, BASE, *fleet))
     if any(way.tuned for way in study.ways.values()):
-        facts = {"split": study.tuning.split, "data": data}
+        facts = {"split": study.tuning.split, **_in_order(data)}
         steps.append(step(bounded(seed), facts, _fixed.bounds, *fleet))
     for name, way in study.ways.items():
         steps += _of_way(study, seed, name, way, data, fleet, score)
@@ -82,7 +89,7 @@ def _of_experts(study: Study, seed: int, data: Data) -> list[Step]:
     """What trains experts: a fleet, and one step for each that starts from others."""
     facts = {"seed": seed, "settings": dict(study.experts), "backend": study.backend}
     tasks, fleet = list(data), trained(seed)
-    own = {"data": {task: data[task] for task in tasks if task not in study.branch}}
+    own = _in_order({task: data[task] for task in tasks if task not in study.branch})
     steps = [Step(fleet, facts | own, _work(study, seed, fleet, _fixed.experts), (BASE,))]
     for task, start in study.branch.items():
         name, needs = branched(task, seed), (BASE, *needed(task, study.branch, tasks, seed))
@@ -111,7 +118,7 @@ def _of_way(
         return [score(name, measured, BASE, *fleet, facts=facts)]
     needs = (BASE, *(fleet if way.of_experts else []), *([bounded(seed)] if way.tuned else []))
     return [
-        Step(own, facts | {"data": data}, _work(study, seed, name, way.make), needs),
+        Step(own, facts | _in_order(data), _work(study, seed, name, way.make), needs),
         score(name, measured, BASE, *fleet, own),
     ]
 
