@@ -7,17 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from plait.checkpoint import content_hash, open_model
 from plait.study import _fixed, _score
 from plait.study._at import BASE, SIMILARITY, At, bounded, branched, made, scored, trained
 from plait.study._branches import branch, needed
+from plait.study._facts import of_network, of_task
 from plait.study._steps import Step
 from plait.study._study import Study
 from plait.study._training import joined
 from plait.study.ways import Way
-from plait.tasks import Task, digest, in_memory
 
 #: Task → all that is known of its data, loss, metric and head.
 Data = Mapping[str, Mapping[str, Any]]
@@ -25,8 +23,8 @@ Data = Mapping[str, Mapping[str, Any]]
 
 def planned(study: Study) -> list[Step]:
     """The steps, each after those it needs."""
-    data = {task.name: _of_task(task) for task in study.suite.tasks}
-    base = {"weights": _of_weights(study.suite.base()), **_of_base(study, data)}
+    data = {task.name: of_task(task) for task in study.suite.tasks}
+    base = {"network": of_network(study.suite.base()), **_of_base(study, data)}
     steps = [Step(BASE, base, _work(study, study.seeds[0], BASE, _fixed.base))]
     for seed in study.seeds:
         steps += _of_seed(study, seed, data)
@@ -132,17 +130,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
-
-
-def _of_task(task: Task) -> dict[str, Any]:
-    """A task's data, loss, metric, head, and how it meets a body."""
-    splits = {name: digest(each) if in_memory(each) else len(each) for name, each in task.splits.items()}
-    head = None if task.head is None else f"{task.head} {_of_weights(task.head)}"
-    kinds = {"loss": repr(task.loss), "metric": task.metric.name, "meet": repr(task.meet)}
-    return {"splits": splits, "head": head, **kinds}
-
-
-def _of_weights(network: nn.Module) -> str:
-    """A digest of weights and buffers."""
-    state = network.state_dict()
-    return content_hash(open_model(state)) if state else ""
