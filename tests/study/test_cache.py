@@ -12,6 +12,8 @@ import pytest
 import small_study
 import torch
 
+from plait.engine._lock import locked
+from plait.errors import InputError
 from plait.study import run_study
 from plait.study._facts import of_examples, of_network
 from plait.tasks import Items
@@ -126,3 +128,49 @@ def test_examples_that_are_others_each_time_are_told_by_labels_and_sources() -> 
     assert told(labels, ["a"] * 40) == one
     assert told(labels.flip(0), ["a"] * 40) != one
     assert told(labels, ["b"] * 40) != one
+
+
+def test_one_run_at_a_time_is_at_work_in_a_folder(tmp_path: Path) -> None:
+    path, out = small_study.write(tmp_path, STUDY), tmp_path / "out"
+
+    def again(_: object) -> None:
+        with pytest.raises(InputError, match="another run is writing there right now"):
+            run_study(path, out)
+
+    run_study(path, out, told=again)
+    assert run_study(path, out).ran == []
+    with locked(tmp_path / "else" / "run"):
+        assert run_study(path, out).ran == []
+
+
+KILLED = """
+study: killed
+suite: suite.yaml
+base: {train: joint, settings: {steps: 2}}
+experts: {backend: sequential, steps: 4, batch_size: 16, lr: 0.01}
+bootstrap: 0
+ways:
+  average: {merge: linear}
+  joint: {train: joint}
+  student: {distill: ensemble}
+  alternating: {alternate: linear, rounds: 2}
+  zoo: {zoo: 2}
+  side by side: {concatenate: experts}
+"""
+
+
+def test_a_study_goes_on_after_a_kill_between_the_end_of_a_step_s_work_and_its_note(tmp_path: Path) -> None:
+    path, out = small_study.write(tmp_path, KILLED), tmp_path / "out"
+    first = run_study(path, out)
+    kept = {file.relative_to(out): file.read_bytes() for file in out.glob("steps/*/**/*.safetensors")}
+    for step in first.steps:
+        (out / step.folder / "step.json").unlink()
+        (out / step.folder).rename(out / f"{step.folder}.partial")
+    assert run_study(path, out, resume=True).ran == first.ran
+    assert {file.relative_to(out): file.read_bytes() for file in out.glob("steps/*/**/*.safetensors")} == kept
+
+
+def test_the_largest_seed_and_a_long_name_are_taken(tmp_path: Path) -> None:
+    text = KILLED.replace("bootstrap", f"seeds: [{2**63 - 1}]\nbootstrap")
+    text = text.replace("  zoo:", f"  {'very ' * 60}long: {{merge: linear}}\n  zoo:")
+    assert run_study(small_study.write(tmp_path, text), tmp_path / "out").report.is_file()
