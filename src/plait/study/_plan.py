@@ -7,17 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from plait.checkpoint import content_hash, open_model
 from plait.study import _fixed, _score
 from plait.study._at import BASE, SIMILARITY, At, bounded, branched, made, scored, trained
 from plait.study._branches import branch, needed
+from plait.study._facts import of_network, of_task
 from plait.study._steps import Step
 from plait.study._study import Study
 from plait.study._training import joined
 from plait.study.ways import Way
-from plait.tasks import Task, digest, in_memory
 
 #: Task → all that is known of its data, loss, metric and head.
 Data = Mapping[str, Mapping[str, Any]]
@@ -25,8 +23,8 @@ Data = Mapping[str, Mapping[str, Any]]
 
 def planned(study: Study) -> list[Step]:
     """The steps, each after those it needs."""
-    data = {task.name: _of_task(task) for task in study.suite.tasks}
-    base = {"weights": _of_weights(study.suite.base()), **_of_base(study, data)}
+    data = {task.name: of_task(task) for task in study.suite.tasks}
+    base = {"network": of_network(study.suite.base()), **_of_base(study, data)}
     steps = [Step(BASE, base, _work(study, study.seeds[0], BASE, _fixed.base))]
     for seed in study.seeds:
         steps += _of_seed(study, seed, data)
@@ -44,12 +42,19 @@ def _of_base(study: Study, data: Data) -> dict[str, Any]:
     if isinstance(study.base, str):
         return {"checkpoint": content_hash(open_model(study.base))}
     settings = joined(study.experts, study.base.settings)
-    learned = {task: data[task] for task in study.base.tasks or data}
-    return {"data": learned, "tasks": study.base.tasks, "settings": settings, "seed": study.seeds[0]}
+    learned = {task: data[task] for task in data if task in (study.base.tasks or data)}
+    return {
+        **_in_order(learned), "tasks": study.base.tasks, "settings": settings, "seed": study.seeds[0],
+    }  # fmt: skip
+
+
+def _in_order(data: Data) -> dict[str, Any]:
+    """Data as facts, with their tasks' order, which facts don't keep: models are trained and named by it."""
+    return {"data": data, "order": list(data)}
 
 
 def _of_seed(study: Study, seed: int, data: Data) -> list[Step]:
-    measured = {"split": study.split, "pictures": study.pictures, "data": data}
+    measured = {"split": study.split, "pictures": study.pictures, **_in_order(data)}
     experts = _of_experts(study, seed, data)
     fleet = [step.name for step in experts]
 
@@ -69,9 +74,9 @@ def _of_seed(study: Study, seed: int, data: Data) -> list[Step]:
         score(BASE, _score.base, BASE, *fleet),
     ]
     if seed == study.seeds[0]:
-        steps.append(step(SIMILARITY, {}, _fixed.similarity, BASE, *fleet))
+        steps.append(step(SIMILARITY, {"order": list(data)}, _fixed.similarity, BASE, *fleet))
     if any(way.tuned for way in study.ways.values()):
-        facts = {"split": study.tuning.split, "data": data}
+        facts = {"split": study.tuning.split, **_in_order(data)}
         steps.append(step(bounded(seed), facts, _fixed.bounds, *fleet))
     for name, way in study.ways.items():
         steps += _of_way(study, seed, name, way, data, fleet, score)
@@ -82,7 +87,7 @@ def _of_experts(study: Study, seed: int, data: Data) -> list[Step]:
     """What trains experts: a fleet, and one step for each that starts from others."""
     facts = {"seed": seed, "settings": dict(study.experts), "backend": study.backend}
     tasks, fleet = list(data), trained(seed)
-    own = {"data": {task: data[task] for task in tasks if task not in study.branch}}
+    own = _in_order({task: data[task] for task in tasks if task not in study.branch})
     steps = [Step(fleet, facts | own, _work(study, seed, fleet, _fixed.experts), (BASE,))]
     for task, start in study.branch.items():
         name, needs = branched(task, seed), (BASE, *needed(task, study.branch, tasks, seed))
@@ -111,7 +116,7 @@ def _of_way(
         return [score(name, measured, BASE, *fleet, facts=facts)]
     needs = (BASE, *(fleet if way.of_experts else []), *([bounded(seed)] if way.tuned else []))
     return [
-        Step(own, facts | {"data": data}, _work(study, seed, name, way.make), needs),
+        Step(own, facts | _in_order(data), _work(study, seed, name, way.make), needs),
         score(name, measured, BASE, *fleet, own),
     ]
 
@@ -125,17 +130,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
-
-
-def _of_task(task: Task) -> dict[str, Any]:
-    """A task's data, loss, metric, head, and how it meets a body."""
-    splits = {name: digest(each) if in_memory(each) else len(each) for name, each in task.splits.items()}
-    head = None if task.head is None else f"{task.head} {_of_weights(task.head)}"
-    kinds = {"loss": repr(task.loss), "metric": task.metric.name, "meet": repr(task.meet)}
-    return {"splits": splits, "head": head, **kinds}
-
-
-def _of_weights(network: nn.Module) -> str:
-    """A digest of weights and buffers."""
-    state = network.state_dict()
-    return content_hash(open_model(state)) if state else ""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
+from plait.engine._lock import locked
 from plait.errors import InputError
 from plait.report import Expectation, expectations, write_report
 from plait.study._plan import planned
@@ -19,6 +20,8 @@ from plait.study._steps import Done, run_steps
 from plait.study._study import Study, load_study
 
 _FACTS = "study.json"
+#: What is locked, in a study's folder, while one runs there.
+_LOCKED = "run"
 
 
 @dataclass(frozen=True)
@@ -59,18 +62,19 @@ def run_study(
         told: of each step when it is done.
 
     Raises:
-        InputError: the study is at fault, nothing has been run then; the folder is another's; a step failed,
-            the ones before it are kept then.
+        InputError: the study is at fault, nothing has been run then; the folder is another's, or another run
+            is at work there; a step failed, the ones before it are kept then.
     """
     out = Path(out)
     known = study if isinstance(study, Study) else load_study(study, data=data)
     known = replace(known, suite=replace(known.suite, base=_once(known.suite.base)))
     _claim(known, out)
-    done = run_steps(planned(known), out, resume=resume, told=told)
-    found = results(known, out, done)
-    report = write_report(found, out / "report")
-    if not isinstance(study, Study):
-        shutil.copyfile(study, out / "study.yaml")
+    with locked(out / _LOCKED):
+        done = run_steps(planned(known), out, resume=resume, told=told)
+        found = results(known, out, done)
+        report = write_report(found, out / "report")
+        if not isinstance(study, Study):
+            shutil.copyfile(study, out / "study.yaml")
     return StudyRun(report, tuple(done.values()), tuple(expectations(found)))
 
 

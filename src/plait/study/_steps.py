@@ -21,6 +21,8 @@ from plait.errors import InputError, PlaitError
 #: Counts up when what steps write changes, so that older results are made anew.
 _FORMAT = 1
 _DONE = "step.json"
+#: Characters of a step's name that its folder is called by; systems take no names of any length.
+_LONGEST = 80
 
 #: Writes a step's results into a folder; sees the folders of the steps that it needs.
 Work = Callable[[Path, Mapping[str, Path]], None]
@@ -137,7 +139,7 @@ def _digest(step: Step, done: Mapping[str, Done]) -> str:
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9@.-]+", "-", name).strip("-.") or "step"
+    return re.sub(r"[^A-Za-z0-9@.-]+", "-", name).strip("-.")[:_LONGEST] or "step"
 
 
 @contextlib.contextmanager

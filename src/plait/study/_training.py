@@ -27,6 +27,8 @@ BACKENDS = ("auto", "sequential", "stacked")
 _NOT_SETTINGS = ("name", "task", "start", "seed", "lora")
 #: Rounds between a fleet's saves, so that a killed study loses little.
 _SAVE_EVERY = 200
+#: Seeds are below this.
+_SEEDS = 2**63
 
 
 def joined(experts: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,7 +93,7 @@ def fit(
     Raises:
         InputError: a member failed.
     """
-    run = folder / "run"
+    run, over = folder / "run", folder / "run.over"
     own = at.seed if seed is None else seed
     members = [Member(name=name, task=task, seed=own, **settings) for name, task in learned.items()]
     fleet = Fleet(
@@ -106,7 +108,9 @@ def fit(
     saved = fleet.save(folder / "models")
     shutil.copyfile(run / METRICS, folder / METRICS)
     (folder / _BACKEND).write_text(_chosen(fleet) or backend, encoding="utf-8")
-    shutil.rmtree(run)
+    shutil.rmtree(over, ignore_errors=True)
+    run.rename(over)  # half of the saves would be no fleet to go on with
+    shutil.rmtree(over)
     return dict(zip(learned, saved, strict=True))
 
 
@@ -128,8 +132,14 @@ def write_index(saved: Mapping[str, Path], folder: Path) -> None:
     (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
 
+def later_seed(seed: int, number: int) -> int:
+    """The seed of a way's training number `number`, so that each sees its examples in another order."""
+    return (seed + 1_000_003 * number) % _SEEDS
+
+
 def fit_one(at: At, tasks: Any, settings: Mapping[str, Any], folder: Path, **more: Any) -> None:
-    """Train one member on some tasks at once; it becomes the folder's `model`."""
-    (saved,) = fit(at, {at.name: tasks}, settings, folder, **more).values()
-    saved.rename(folder / "model")
-    shutil.rmtree(folder / "models")
+    """Train one member on some tasks at once; it becomes the folder's `model`, if that is not there yet."""
+    if not (folder / "model").is_dir():
+        (saved,) = fit(at, {at.name: tasks}, settings, folder, **more).values()
+        saved.rename(folder / "model")
+    shutil.rmtree(folder / "models", ignore_errors=True)

@@ -13,7 +13,7 @@ from torch import nn
 
 from plait.errors import InputError
 from plait.study._at import INDEX
-from plait.study._training import METRICS, backend_of, fit, joined, problems_of_settings
+from plait.study._training import METRICS, backend_of, fit, joined, later_seed, problems_of_settings
 from plait.study.ways._merge import problems_of_method, woven
 from plait.study.ways._way import Way
 from plait.tasks import Task
@@ -60,6 +60,8 @@ class Alternating(Way):
         return {"settings": joined(at.study.experts, self.settings), "backend": at.study.backend}
 
     def make(self, at: At, folder: Path) -> None:
+        if (folder / "model").is_dir():
+            return  # it is put there last
         rounds = [folder / f"round-{number}" for number in range(self.rounds)]
         done = max((n for n, place in enumerate(rounds) if (place / _MERGED).is_dir()), default=-1)
         for number in range(done + 1, self.rounds):
@@ -82,7 +84,7 @@ class Alternating(Way):
         length = "steps" if settings.get("steps") is not None else "epochs"
         settings[length] = _part(settings[length], number, self.rounds)
         backend = at.study.backend if number == 0 else backend_of(rounds[0])
-        seed = at.seed + 1_000_003 * number  # so that rounds see their examples in another order
+        seed = later_seed(at.seed, number)
         learned = {task.name: task for task in tasks}
         saved = fit(at, learned, settings, place, backend=backend, start=start, seed=seed)
         partial = place / f"{_MERGED}.partial"

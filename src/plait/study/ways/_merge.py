@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from plait.engine import merge
+from plait.engine import RunOptions, merge
 from plait.errors import InputError, PlaitWarning, nearest
 from plait.methods import METHODS, Option
 from plait.study.ways._way import TRIALS, Way
@@ -22,6 +22,8 @@ from plait.tasks import Suite, Task
 if TYPE_CHECKING:
     from plait.study._at import At
     from plait.study._document import StudyDocument
+
+_RUN = RunOptions(overwrite=True)
 
 
 class Merge(Way):
@@ -109,13 +111,13 @@ def woven(
         models: name → folder.
         base: used where the method has one.
         seed: of methods that draw.
-        out: where to; in memory if None.
+        out: where to, in place of what a killed run left there; in memory if None.
     """
     own = str(base) if METHODS[method].base != "unused" else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PlaitWarning)
         named = {name: str(path) for name, path in models.items()}
-        return merge(named, base=own, method=method, out=out, seed=seed, **options)
+        return merge(named, base=own, method=method, out=out, seed=seed, options=_RUN, **options)
 
 
 def problems_of_method(method: str, options: Mapping[str, Any], where: str) -> list[InputError]:

@@ -15,7 +15,14 @@ from torch import nn
 
 from plait.errors import InputError
 from plait.study._models import Averaged
-from plait.study._training import METRICS, fit_one, joined, problems_of_mixture, problems_of_settings
+from plait.study._training import (
+    METRICS,
+    fit_one,
+    joined,
+    later_seed,
+    problems_of_mixture,
+    problems_of_settings,
+)
 from plait.study.ways._way import Way
 from plait.tasks import Suite, Task, at_rest
 
@@ -62,7 +69,7 @@ class Zoo(Way):
             chosen = [newest.name, *drawn(losses, self.zoo - 1, seed=[at.seed, number])]
             place = folder / f"member-{number}"
             shutil.rmtree(place / "model", ignore_errors=True)
-            fit_one(at, chosen, settings, place, seed=at.seed + 1_000_003 * number)
+            fit_one(at, chosen, settings, place, seed=later_seed(at.seed, number))
             learned.append(chosen)
             (folder / _LEARNED).write_text(json.dumps(learned) + "\n", encoding="utf-8")
         with (folder / METRICS).open("w", encoding="utf-8") as metrics:

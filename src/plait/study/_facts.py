@@ -1,0 +1,94 @@
+"""What results depend on, as plain values: networks with their code, and the examples of tasks."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from plait.checkpoint import content_hash, open_model
+from plait.fleet._identity import identity
+from plait.tasks import Examples, Items, Subset, Task, digest, in_memory, table_of
+
+#: Packages whose code is told by what their classes are called.
+_KNOWN = ("builtins", "torch", "transformers", "plait")
+#: Parts of a configuration that say where it was read, and by which version.
+_OF_FILES = ("_name_or_path", "name_or_path", "transformers_version", "_commit_hash")
+#: What every module has, besides what makes it this one.
+_EVERY = frozenset(vars(nn.Module()))
+#: Examples that are made twice, to see whether they are the same.
+_FEW = 16
+
+
+def of_network(network: nn.Module) -> dict[str, Any]:
+    """A network's weights, its structure, and the code that computes with them."""
+    kinds = {_named(kind): kind for module in network.modules() for kind in type(module).__mro__}
+    own = {name: _source(kind) for name, kind in kinds.items() if name.partition(".")[0] not in _KNOWN}
+    parts = {name: dict(_attributes(module)) for name, module in network.named_modules()}
+    return {
+        "weights": of_weights(network),
+        "structure": re.sub(r" at 0x[0-9a-f]+", "", repr(network)),
+        "code": own,
+        "attributes": {name: held for name, held in parts.items() if held},
+    }
+
+
+def of_weights(network: nn.Module) -> str:
+    """A digest of weights and buffers."""
+    state = network.state_dict()
+    return content_hash(open_model(state)) if state else ""
+
+
+def _named(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _source(kind: type) -> str:
+    """A class's code: as it was written or, where that is not known, as it was compiled."""
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):
+        return ", ".join(f"{name}: {identity(part)}" for name, part in vars(kind).items() if callable(part))
+
+
+def _attributes(module: nn.Module) -> Iterator[tuple[str, str]]:
+    """What a module holds besides weights, buffers and modules: an epsilon, a function, a configuration."""
+    for name, value in sorted(vars(module).items()):
+        if name in _EVERY or name in _OF_FILES or isinstance(value, nn.Module):
+            continue
+        told = getattr(value, "to_dict", None)
+        yield name, identity(_without_files(told()) if callable(told) else value)
+
+
+def _without_files(config: Any) -> Any:
+    """A configuration without what says where it came from, at any depth."""
+    if not isinstance(config, Mapping):
+        return config
+    return {name: _without_files(value) for name, value in config.items() if name not in _OF_FILES}
+
+
+def of_task(task: Task) -> dict[str, Any]:
+    """A task's data, loss, metric, head, and how it meets a body."""
+    splits = {name: of_examples(each) for name, each in task.splits.items()}
+    head = None if task.head is None else f"{task.head} {of_weights(task.head)}"
+    kinds = {"loss": repr(task.loss), "metric": task.metric.name, "meet": repr(task.meet)}
+    return {"splits": splits, "head": head, **kinds}
+
+
+def of_examples(examples: Examples) -> str:
+    """A digest of what examples hold; of those that are others each time, of what is known beforehand."""
+    if in_memory(examples) or _same(examples):
+        return digest(examples)
+    whole, rows = table_of(examples)
+    known = (whole.columns, whole.source) if isinstance(whole, Items) else None
+    return f"{len(examples)} {identity([rows, known])}"
+
+
+def _same(examples: Examples) -> bool:
+    """Whether examples that are made when they are asked for are the same each time."""
+    few = Subset(examples, np.arange(min(_FEW, len(examples))))
+    return digest(few) == digest(few)

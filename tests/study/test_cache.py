@@ -1,0 +1,176 @@
+"""What makes a study's steps anew, who may run in its folder, and what goes on after a kill at any time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_study
+import torch
+
+from plait.engine._lock import locked
+from plait.errors import InputError
+from plait.study import run_study
+from plait.study._facts import of_examples, of_network
+from plait.tasks import Items
+
+STUDY = """
+study: cache
+suite: suite.yaml
+experts: {backend: sequential, steps: 4, batch_size: 16, lr: 0.01}
+bootstrap: 0
+ways:
+  average: {merge: linear}
+  side by side: {concatenate: experts}
+"""
+
+
+def scores(out: Path, folders: dict[str, str], name: str) -> dict[str, np.ndarray]:
+    with np.load(out / folders[f"score {name} @0"] / "numbers.npz") as found:
+        return {task: found[task] for task in small_study.NAMES}
+
+
+def test_another_order_of_the_tasks_makes_what_is_named_by_their_places_anew(tmp_path: Path) -> None:
+    path = small_study.write(tmp_path, STUDY)
+    first = run_study(path, tmp_path / "out").ran
+    header, *tasks = (tmp_path / "suite.yaml").read_text().split("\n  - ")
+    reordered = "\n  - ".join(part.strip() for part in [header, *reversed(tasks)])
+    (tmp_path / "suite.yaml").write_text(reordered + "\n")
+    path.write_text(STUDY.replace("bootstrap: 0", "bootstrap: 0\nsplit: validation"))
+    again, fresh = (run_study(path, tmp_path / out) for out in ("out", "fresh"))
+    assert ["base", *again.ran] == first
+    one, two = (
+        scores(tmp_path / out, {step.name: step.folder for step in run.steps}, "side by side")
+        for out, run in (("out", again), ("fresh", fresh))
+    )
+    assert all(np.array_equal(one[task], two[task]) for task in small_study.NAMES)
+
+
+NETS = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.scale = nn.Linear(6, 24), nn.Linear(24, 16), 1.0
+
+    def forward(self, x):
+        return torch.tanh(self.second(torch.tanh(self.first(x))) * self.scale)
+"""
+
+
+@pytest.mark.parametrize(("old", "new"), [("torch.tanh(self.first", "torch.relu(self.first"), ("1.0", "0.5")])
+def test_other_code_of_the_base_s_network_makes_all_steps_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str
+) -> None:
+    path = small_study.write(tmp_path, STUDY)
+    suite = (tmp_path / "suite.yaml").read_text().replace("small_study:network", "nets_of_cache:Net")
+    (tmp_path / "suite.yaml").write_text(suite)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    ran = []
+    for text in (NETS, NETS, NETS.replace(old, new)):
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+        (tmp_path / "nets_of_cache.py").write_text(text)
+        monkeypatch.delitem(sys.modules, "nets_of_cache", raising=False)
+        ran.append(run_study(path, tmp_path / "out").ran)
+    assert ran == [ran[0], [], ran[0]]
+
+
+def test_facts_of_a_network_hold_no_addresses_and_not_where_it_was_read() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=8, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4
+    )
+    network = transformers.BertModel(config)
+    one = of_network(network)
+    network.config._name_or_path = network.name_or_path = "elsewhere"
+    assert of_network(network) == one
+    assert " at 0x" not in json.dumps(one)
+    network.config.layer_norm_eps = 0.1
+    assert of_network(network) != one
+
+
+class Pictures:
+    """Examples that are made when they are asked for."""
+
+    def __init__(self, numbers: torch.Tensor, noise: float = 0) -> None:
+        self.numbers, self.noise = numbers, noise
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
+        return {"input": self.numbers[row] + self.noise * torch.rand(3)}
+
+
+def test_examples_made_on_demand_are_told_by_what_they_hold() -> None:
+    numbers, labels = torch.rand(40, 3), torch.arange(40) % 3
+    one = of_examples(Items(Pictures(numbers), columns={"label": labels}))
+    assert of_examples(Items(Pictures(numbers.clone()), columns={"label": labels})) == one
+    assert of_examples(Items(Pictures(numbers.flip(0)), columns={"label": labels})) != one
+    assert of_examples(Items(Pictures(numbers), columns={"label": labels.flip(0)})) != one
+
+
+def test_examples_that_are_others_each_time_are_told_by_labels_and_sources() -> None:
+    numbers, labels = torch.rand(40, 3), torch.arange(40) % 3
+
+    def told(labels: torch.Tensor, source: list[str]) -> str:
+        return of_examples(Items(Pictures(numbers, 0.1), columns={"label": labels}, source=source))
+
+    one = told(labels, ["a"] * 40)
+    assert told(labels, ["a"] * 40) == one
+    assert told(labels.flip(0), ["a"] * 40) != one
+    assert told(labels, ["b"] * 40) != one
+
+
+def test_one_run_at_a_time_is_at_work_in_a_folder(tmp_path: Path) -> None:
+    path, out = small_study.write(tmp_path, STUDY), tmp_path / "out"
+
+    def again(_: object) -> None:
+        with pytest.raises(InputError, match="another run is writing there right now"):
+            run_study(path, out)
+
+    run_study(path, out, told=again)
+    assert run_study(path, out).ran == []
+    with locked(tmp_path / "else" / "run"):
+        assert run_study(path, out).ran == []
+
+
+KILLED = """
+study: killed
+suite: suite.yaml
+base: {train: joint, settings: {steps: 2}}
+experts: {backend: sequential, steps: 4, batch_size: 16, lr: 0.01}
+bootstrap: 0
+ways:
+  average: {merge: linear}
+  joint: {train: joint}
+  student: {distill: ensemble}
+  alternating: {alternate: linear, rounds: 2}
+  zoo: {zoo: 2}
+  side by side: {concatenate: experts}
+"""
+
+
+def test_a_study_goes_on_after_a_kill_between_the_end_of_a_step_s_work_and_its_note(tmp_path: Path) -> None:
+    path, out = small_study.write(tmp_path, KILLED), tmp_path / "out"
+    first = run_study(path, out)
+    kept = {file.relative_to(out): file.read_bytes() for file in out.glob("steps/*/**/*.safetensors")}
+    for step in first.steps:
+        (out / step.folder / "step.json").unlink()
+        (out / step.folder).rename(out / f"{step.folder}.partial")
+    assert run_study(path, out, resume=True).ran == first.ran
+    assert {file.relative_to(out): file.read_bytes() for file in out.glob("steps/*/**/*.safetensors")} == kept
+
+
+def test_the_largest_seed_and_a_long_name_are_taken(tmp_path: Path) -> None:
+    text = KILLED.replace("bootstrap", f"seeds: [{2**63 - 1}]\nbootstrap")
+    text = text.replace("  zoo:", f"  {'very ' * 60}long: {{merge: linear}}\n  zoo:")
+    assert run_study(small_study.write(tmp_path, text), tmp_path / "out").report.is_file()
