@@ -158,6 +158,21 @@ def test_the_same_study_elsewhere_gives_the_same_models_at_the_same_times(ran: P
         assert all(torch.equal(x, y) for x, y in zip(one.parameters(), two.parameters(), strict=True))
 
 
+def test_targets_that_are_met_at_the_start_need_no_training(tmp_path: Path) -> None:
+    """Merging and splitting still finds groups first: its targets end only what comes after."""
+    keys = f"target: 0, {KEYS}"
+    text = STUDY[: STUDY.index("  fedast:")] + f"  fedast: {{federate: fedast, {keys}}}\n"
+    text += f"  one by one: {{federate: sequential, {keys}}}\n"
+    text += f"  groups: {{split: 2, probe_every: 2, {keys}}}\n"
+    run_study(small_study.write(tmp_path, text), tmp_path / "out")
+    for way, updates in (("fedast", 0), ("one-by-one", 0), ("groups", 18)):
+        found = told(tmp_path, way)
+        assert found["updates"] == updates
+        assert found["reached"] == dict.fromkeys(small_study.NAMES, 0)
+        assert not (step(tmp_path, f"{way}-@0") / "run").exists()
+    assert len(told(tmp_path, "groups")["groups"]) == 2
+
+
 @pytest.mark.parametrize(
     ("way", "calls"),
     [("fedast", 15), ("groups", 20), pytest.param("one-by-one", 30, marks=pytest.mark.slow)],

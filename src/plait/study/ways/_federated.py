@@ -112,8 +112,8 @@ class Federated(Way):
             return at.measured(model.network.of(task), at.suite[task], VALIDATION)
 
         every = self.measure_every or max(1, self.active // len(at.suite.tasks))
-        limit = more.pop("limit", self.requests)
-        goal = Goal(measured, limit, every, self.targets(at.suite))
+        limit, ends = more.pop("limit", self.requests), more.pop("ends", True)
+        goal = Goal(measured, limit, every, self.targets(at.suite), ends)
         return Stage(models, clients, policy, self.local, self.server_lr, goal, self.active, file, **more)
 
     def answers(self, at: At, folder: Path | None) -> Callable[[Task], nn.Module]:
@@ -229,4 +229,5 @@ def finish(way: Federated, at: At, folder: Path, stages: Sequence[Stage], models
         ],
     }
     (folder / SIMULATED).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(folder / "run")
+    if (folder / "run").is_dir():  # models that are good enough at the start train nothing and save nothing
+        shutil.rmtree(folder / "run")
