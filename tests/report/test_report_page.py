@@ -17,6 +17,7 @@ from plait.methods import METHODS as ALL
 from plait.report import Cost, Curve, Picture, Similarity, write_report
 from plait.report._figures import figures
 from plait.report._headline import caveats, headline
+from plait.report._plotly import spec
 from plait.report._references import references
 from plait.report._results import Trial
 from plait.report._tables import tables
@@ -206,6 +207,15 @@ def test_the_headline_claims_no_more_than_was_found():
     assert "average" not in headline(sample(reference=None))
     assert any("One seed" in each for each in caveats(sample(1)))
     assert any("slightly too good" in each for each in caveats(sample()))
+
+
+def test_an_interval_of_one_draw_may_lie_beyond_the_mean(tmp_path):
+    results = sample(1, scores=[scores(0, bootstrap=1)], trials=(), pictures=())
+    write_report(results, tmp_path / "out")
+    dots = [dot for series in figures(results)[0].shape.series for dot in series.dots]
+    assert any(dot.low > dot.value or dot.high < dot.value for dot in dots)
+    for trace in spec(figures(results)[0].shape)["data"]:
+        assert min(trace["error_x"]["array"] + trace["error_x"]["arrayminus"]) >= 0
 
 
 def test_a_model_for_each_task_competes_with_no_single_model():

@@ -103,10 +103,7 @@ def _dots(canvas: Any, shape: Dots) -> None:
         marker, size = _MARKS[series.mark]
         colour = LIGHT[series.colour]
         x, y = [dot.value for dot in series.dots], [places[dot.row] for dot in series.dots]
-        ends = [
-            (d.value - d.low, d.high - d.value) if d.low is not None and d.high is not None else (0, 0)
-            for d in series.dots
-        ]
+        ends = [dot.reach for dot in series.dots]
         fill = "none" if series.mark == "ring" else colour
         style = {
             "marker": marker,
