@@ -127,9 +127,12 @@ def _dots(canvas: Any, shape: Dots) -> None:
     _legend(canvas, axes)
 
 
-def _legend(canvas: Any, axes: Any) -> None:
-    handles, names = axes.get_legend_handles_labels()
-    known = dict(zip(names, handles, strict=True))
+def _legend(canvas: Any, *panels: Any) -> None:
+    """One entry for each name, whichever panels it is in."""
+    known = {}
+    for axes in panels:
+        handles, names = axes.get_legend_handles_labels()
+        known |= dict(zip(names, handles, strict=True))
     if known:
         canvas.legend(
             known.values(), known.keys(), loc="outside lower center", ncols=min(len(known), 6), fontsize=8
@@ -175,4 +178,4 @@ def _lines(canvas: Any, shape: Lines) -> None:
         axes.tick_params(length=0)
         axes.set_ylabel(unit)
     panels[-1].set_xlabel(shape.x)
-    _legend(canvas, panels[0])
+    _legend(canvas, *panels)

@@ -213,8 +213,8 @@ class Results:
         return self.kind(model) not in KINDS
 
     def label(self, name: str) -> str:
-        """A name as it is shown beside scores: marked if it is that of a semi-synthetic task."""
-        return marked(name, name in self.semi_synthetic)
+        """A name as it is shown beside scores: marked if it is, or after `WAY: `, a semi-synthetic task's."""
+        return marked(name, not self.semi_synthetic.isdisjoint((name, name.rpartition(": ")[2])))
 
     @property
     def semi_synthetic(self) -> set[str]:
