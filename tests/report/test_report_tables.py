@@ -283,7 +283,12 @@ def test_simulated_times_are_means_over_seeds_and_all_is_the_latest():
         [3.5, stdev([3, 4]), 7, stdev([5, 9]), 7, stdev([5, 9])]
     )
     assert [float(cell) for cell in slow[1:3]] == pytest.approx([7.5, stdev([7, 8])])
-    assert all(math.isnan(float(slow[place])) for place in (3, 5))
+    assert slow[3:] == ["– (1 of 2 seeds)", "", "– (1 of 2 seeds)", ""]
+    for text in (table(results, "reached").markdown(), table(results, "reached").latex()):
+        assert "NaN" not in text
+        assert text.count(" (1 of 2 seeds)") == 2
+    alone = sample(1, reached=[each for each in found if each.seed == 1])
+    assert read(alone, "reached")[2] == ["slow", "8.0", "–", "–"]
     notes = table(results, "reached").notes
     assert notes[0] == f"Wanted on validation examples: {TASKS[0]} 0.8, {TASKS[1]} 0.8."
     other = [replace(each, target=0.9) if each.model == "slow" else each for each in found]

@@ -142,9 +142,9 @@ def test_the_report_has_simulated_time(ran: Path) -> None:
     assert lines[0] == "way,first,second,third,all"
     fedast = next(line.split(",") for line in lines if line.startswith("fedast"))
     reached = told(ran, "fedast")["reached"]
-    wanted = [np.nan if reached[task] is None else reached[task] for task in small_study.NAMES]
-    assert np.array_equal([float(cell) for cell in fedast[1:4]], wanted, equal_nan=True)
-    assert float(fedast[4]) == pytest.approx(max(wanted), nan_ok=True)
+    wanted = [reached[task] for task in small_study.NAMES]
+    assert fedast[1:4] == ["–" if time is None else repr(float(time)) for time in wanted]
+    assert fedast[4] == ("–" if None in wanted else repr(float(max(wanted))))
     references = (folder / "references.bib").read_text()
     assert all(number in references for number in ("2406.00302", "1602.05629", "2307.11285"))
 
