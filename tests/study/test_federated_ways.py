@@ -218,6 +218,7 @@ def test_a_killed_way_goes_on_with_its_training(
         ("federate: fedast, buffer: 2", "federate: fedasst, buffer: 2", "or synchronous or sequential"),
         ("federate: fedast, buffer: 2", "federate: fedast, buffer: 0", "greater than or equal to 1"),
         ("federate: fedast, buffer: 2", "federate: fedast, buffer: 2, ratio: 2", "a `buffer` and a `ratio`"),
+        ("buffer: 2,", "buffer: 25,", "`requests` of 24 never fill a `buffer` of 25"),
         ("federate: fedast, buffer: 2", "federate: fedast, wait_for: 0.5", "fedast` has no `wait_for`"),
         ("federate: synchronous,", "federate: synchronous, buffer: 2,", "synchronous` has no `buffer`"),
         ("ratio: 2, window: 3", "ratio: 3, window: 3", "6 active requests are too few for 3 tasks"),
@@ -257,11 +258,14 @@ def test_a_way_may_deal_evenly_and_have_a_target_for_each_task(tmp_path: Path) -
     assert found["shared out"].targets(study.suite) == {}
 
 
-def test_tasks_need_validation_examples(tmp_path: Path) -> None:
-    path = small_study.write(tmp_path, STUDY)
+@pytest.mark.parametrize(("target", "what"), [("target: 0.6, ", "targets"), ("", "measurements")])
+def test_tasks_need_validation_examples(tmp_path: Path, target: str, what: str) -> None:
+    text = STUDY[: STUDY.index("  fedast:")]
+    text += f"  fedast: {{federate: fedast, {target}{KEYS}}}\n"
+    path = small_study.write(tmp_path, text)
     suite = tmp_path / "suite.yaml"
     suite.write_text(suite.read_text().replace("validation: second-validation.csv,", ""))
-    with pytest.raises(InputError, match="task `second` has no split `validation`, which targets need"):
+    with pytest.raises(InputError, match=f"task `second` has no split `validation`, which {what} need"):
         run_study(path, tmp_path / "out")
 
 
