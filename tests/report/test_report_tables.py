@@ -262,6 +262,17 @@ def test_tables_escape_what_their_languages_read():
     ]
 
 
+def test_a_row_of_latex_may_begin_with_what_the_end_of_the_row_before_takes():
+    odd = Table(
+        "odd", "What is odd", ["[a]", "b"], [["[1cm]", "x"], ["*", "y"], ["c", "[z]"]], ["One.", "Two."]
+    )
+    lines = odd.latex().splitlines()
+    assert r"{}[a] & b \\" in lines
+    assert [line for line in lines if "&" in line][1:] == [r"{}[1cm] & x \\", r"{}* & y \\", r"c & [z] \\"]
+    assert r"\caption{What is odd. One. Two.}" in lines
+    assert r"\caption{What is odd}" in replace(odd, notes=()).latex()
+
+
 @pytest.mark.parametrize(
     ("value", "text"), [(math.nan, "NaN"), (math.inf, "∞"), (-0.0001, "0.000"), (-2, "−2.000")]
 )
