@@ -10,15 +10,17 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from sample_results import MODELS, TASKS, curves, pictures, sample, scores, similarity, trials
+from sample_results import KINDS, MODELS, SKILL, TASKS, curves, pictures, sample, scores, similarity, trials
 
 from plait.errors import InputError, MissingExtra
 from plait.methods import METHODS as ALL
 from plait.report import Cost, Curve, Picture, Similarity, write_report
 from plait.report._figures import figures
 from plait.report._headline import caveats, headline
+from plait.report._plotly import spec
 from plait.report._references import references
 from plait.report._results import Trial
+from plait.report._tables import tables
 from plait.tasks import Scores
 
 ODD = "<b>&_%'\"$x$"
@@ -194,17 +196,60 @@ def test_the_headline_says_what_the_tables_say():
     )
     assert "beats average by" in said
     assert "in 3 of 3 seeds (p < 0.001)" in said
-    assert re.search(r"the bound, joint training on all tasks, keeps 9\d\.\d % †", said)
+    assert re.search(r"the yardstick, joint training on all tasks, keeps 9\d\.\d % †", said)
 
 
 def test_the_headline_claims_no_more_than_was_found():
     few = [scores(s, ("base", "magmax", "average", "experts"), TASKS[:2], n=12) for s in range(3)]
     assert "that it beats magmax is not shown: " in headline(sample(scores=few, reference="magmax"))
-    assert "no other way has a higher mean" in headline(sample(reference="ties"))
+    assert "no other single model made of the experts has a higher mean" in headline(sample(reference="ties"))
     assert "there is no test" in headline(sample(scores=[replace(s, evidence={}) for s in sample().scores]))
     assert "average" not in headline(sample(reference=None))
     assert any("One seed" in each for each in caveats(sample(1)))
     assert any("slightly too good" in each for each in caveats(sample()))
+
+
+def test_an_interval_of_one_draw_may_lie_beyond_the_mean(tmp_path):
+    results = sample(1, scores=[scores(0, bootstrap=1)], trials=(), pictures=())
+    write_report(results, tmp_path / "out")
+    dots = [dot for series in figures(results)[0].shape.series for dot in series.dots]
+    assert any(dot.low > dot.value or dot.high < dot.value for dot in dots)
+    for trace in spec(figures(results)[0].shape)["data"]:
+        assert min(trace["error_x"]["array"] + trace["error_x"]["arrayminus"]) >= 0
+
+
+def test_a_model_for_each_task_competes_with_no_single_model():
+    best = max(MODELS, key=lambda model: -1 if model in ("experts", "joint", "ensemble") else skill(model))
+    assert headline(sample()).startswith(f"{best} keeps")
+    kinds = KINDS | {best: "federated", "magmax": "student"}
+    results = sample(groups=kinds)
+    assert not headline(results).startswith(f"{best} keeps")
+    assert results.competes("magmax")
+    found = {each.name: each for each in tables(results)}
+    for name in ("averages", "scores", "normalised"):
+        assert not any(getattr(cell, "best", False) for cell in row_of(found[name], best))
+        assert "Bold: the best single model made of the experts." in " ".join(found[name].notes)
+    shown = {series.name: series for series in figures(results)[0].shape.series}
+    assert [dot.row for dot in shown["federated"].dots] == [best]
+    assert [dot.row for dot in shown["student"].dots] == ["magmax"]
+    assert len({each.colour for each in shown.values()}) == len(shown)
+
+
+def test_where_nothing_competes_none_is_called_the_best():
+    kinds = {model: KINDS.get(model, "federated") for model in MODELS}
+    said = headline(sample(groups=kinds))
+    assert said.startswith("No single model made of the experts is here; average (federated) keeps ")
+    assert "joint (joint) keeps" in said
+    two = [scores(seed, ("base", "experts")) for seed in range(3)]
+    assert headline(sample(scores=two, reference=None)) == "No single model made of the experts is here."
+
+
+def skill(model):
+    return dict(zip(MODELS, SKILL, strict=True))[model]
+
+
+def row_of(table, model):
+    return next(row for row in table.rows if row[0] == model)
 
 
 def test_every_method_of_plait_has_a_reference():

@@ -262,6 +262,17 @@ def test_tables_escape_what_their_languages_read():
     ]
 
 
+def test_a_row_of_latex_may_begin_with_what_the_end_of_the_row_before_takes():
+    odd = Table(
+        "odd", "What is odd", ["[a]", "b"], [["[1cm]", "x"], ["*", "y"], ["c", "[z]"]], ["One.", "Two."]
+    )
+    lines = odd.latex().splitlines()
+    assert r"{}[a] & b \\" in lines
+    assert [line for line in lines if "&" in line][1:] == [r"{}[1cm] & x \\", r"{}* & y \\", r"c & [z] \\"]
+    assert r"\caption{What is odd. One. Two.}" in lines
+    assert r"\caption{What is odd}" in replace(odd, notes=()).latex()
+
+
 @pytest.mark.parametrize(
     ("value", "text"), [(math.nan, "NaN"), (math.inf, "∞"), (-0.0001, "0.000"), (-2, "−2.000")]
 )
@@ -283,7 +294,12 @@ def test_simulated_times_are_means_over_seeds_and_all_is_the_latest():
         [3.5, stdev([3, 4]), 7, stdev([5, 9]), 7, stdev([5, 9])]
     )
     assert [float(cell) for cell in slow[1:3]] == pytest.approx([7.5, stdev([7, 8])])
-    assert all(math.isnan(float(slow[place])) for place in (3, 5))
+    assert slow[3:] == ["– (1 of 2 seeds)", "", "– (1 of 2 seeds)", ""]
+    for text in (table(results, "reached").markdown(), table(results, "reached").latex()):
+        assert "NaN" not in text
+        assert text.count(" (1 of 2 seeds)") == 2
+    alone = sample(1, reached=[each for each in found if each.seed == 1])
+    assert read(alone, "reached")[2] == ["slow", "8.0", "–", "–"]
     notes = table(results, "reached").notes
     assert notes[0] == f"Wanted on validation examples: {TASKS[0]} 0.8, {TASKS[1]} 0.8."
     other = [replace(each, target=0.9) if each.model == "slow" else each for each in found]

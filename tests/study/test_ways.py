@@ -17,8 +17,10 @@ from torch.nn import functional as F
 import plait
 from plait.errors import InputError
 from plait.study import load_study, run_study
+from plait.study._at import made, trained
 from plait.study._distillation import DistillationLoss
 from plait.study._probe import probed
+from plait.study._results import _curves
 from plait.study.ways._zoo import drawn
 from plait.tasks import TASK, Batch, CrossEntropy, NextToken, SquaredError, Task, mixture
 
@@ -106,6 +108,18 @@ def test_alternating_takes_the_steps_that_the_experts_took(ran: Path) -> None:
     records = [json.loads(line) for line in lines]
     steps = [r["step"] for r in records if r["member"] == "second" and "loss" in r]
     assert steps == list(range(1, 13))
+
+
+def test_curves_of_ways_are_told_from_those_of_experts_and_students_losses_from_all(ran: Path) -> None:
+    study = load_study(ran / "study.yaml")
+    steps = [trained(0), *(made(way, 0) for way in study.ways)]
+    found = _curves(study, 0, {name: step(ran, name.replace(" ", "-")) for name in steps})
+    names = [curve.member for curve in found]
+    assert len(set(names)) == len(names)
+    assert {"first", "alternating: first", "of experts"} <= set(names)
+    kinds = {curve.member: curve.kind for curve in found}
+    assert kinds["of experts"] == "loss of of experts"
+    assert kinds["first"] == kinds["alternating: first"] == "loss"
 
 
 def test_alternating_goes_on_after_a_kill_with_the_round_it_was_in(

@@ -132,7 +132,8 @@ def _curves_over(results: Results, counted: str, number: int) -> Figure:
         x, y = np.asarray(curve.step)[thin], np.asarray(curve.value, dtype=np.float64)[thin]
         line = Line(results.label(curve.member), f"member{place % MEMBERS}", dash, x, y)
         panels.setdefault(curve.kind, []).append(line)
-    ends = [f"{kind} of {len({line.name for line in of})} members" for kind, of in panels.items()]
+    counts = {kind: len({line.name for line in of}) for kind, of in panels.items()}
+    ends = [f"{kind} of {count} member{'s' * (count > 1)}" for kind, count in counts.items()]
     seen = f"A line for each member and seed: {'; '.join(ends)}."
     title = "How training went" + (f", over {counted}" if number else "")
     name = "curves" if number == 0 else f"curves_{number + 1}"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
-from plait.report._results import Results
+from plait.report._results import SINGLE, Results
 from plait.report._shares import averages, firsts, paired_tests
 from plait.report._table import digits
 from plait.tasks import NOTE, Average, marked, notes
 
 
 def best(results: Results) -> str | None:
-    """The way with the largest mean share of the experts' scores; None if none has a number."""
+    """The model with the largest mean share of the experts' scores, of those that compete; None without."""
     pooled = averages(results)
     ways = [m for m in results.models if results.competes(m) and math.isfinite(pooled[m].value)]
     return max(ways, key=lambda model: pooled[model].value, default=None)
@@ -20,14 +21,26 @@ def best(results: Results) -> str | None:
 def headline(results: Results) -> str:
     """What came out."""
     top = best(results)
-    if top is None:
-        return "No way of merging has a score that is a number."
     pooled = averages(results)
+    if top is None:
+        return _without_best(results, pooled)
     parts = [f"{top} keeps {_share(results, pooled[top])} of the experts’ {_what(results)}"]
     parts.append(_against(results, top))
     bounds = [model for model in results.models if results.kind(model) == "joint"]
-    parts += [f"the bound, {_joint(m)}, keeps {_share(results, pooled[m])}" for m in bounds]
+    parts += [f"the yardstick, {_joint(m)}, keeps {_share(results, pooled[m])}" for m in bounds]
     return "; ".join(part for part in parts if part) + "."
+
+
+def _without_best(results: Results, pooled: Mapping[str, Average]) -> str:
+    """What came out where nothing competes: none is called the best, since each is something else."""
+    if any(results.competes(model) for model in results.models):
+        return "No way of merging has a score that is a number."
+    others = [model for model in results.models if results.kind(model) not in ("base", "experts")]
+    told = [f"{m} ({results.kind(m)}) keeps {_share(results, pooled[m])}" for m in others]
+    if not told:
+        return f"No {SINGLE} is here."
+    told[0] += f" of the experts’ {_what(results)}"
+    return f"No {SINGLE} is here; {'; '.join(told)}."
 
 
 def _joint(model: str) -> str:
@@ -58,7 +71,7 @@ def _against(results: Results, top: str) -> str:
     if reference is None:
         return ""
     if top == reference:
-        return "no other way has a higher mean"
+        return f"no other {SINGLE} has a higher mean"
     test = next((each for each in paired_tests(results) if each.model == top), None)
     if test is None:
         return ""
@@ -82,8 +95,8 @@ def caveats(results: Results) -> list[str]:
     ways = sum(results.competes(model) for model in results.models)
     if ways > 1:
         found.append(
-            f"The best of {ways} ways is named by the same test scores that it is told with, so its figure "
-            "is slightly too good; p is corrected for all that were tested."
+            f"The best {SINGLE}, of {ways}, is named by the same test scores that it is told with, so its "
+            "figure is slightly too good; p is corrected for all that were tested."
         )
     if len(results.seeds) == 1:
         found.append("One seed: how much training varies is not known.")

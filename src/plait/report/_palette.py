@@ -15,6 +15,8 @@ LIGHT = {
     "reference": "#d55e00",
     "joint": "#007a59",
     "ensemble": "#a8527f",
+    "federated": "#b57d00",
+    "student": "#2f93cc",
     "experts": "#1c2126",
     "right": "#0072b2",
     "on-right": "#ffffff",
@@ -39,6 +41,8 @@ DARK = LIGHT | {
     "reference": "#f08a3c",
     "joint": "#2fc79a",
     "ensemble": "#de8fbb",
+    "federated": "#e6b422",
+    "student": "#b5dcf5",
     "experts": "#e8ecf0",
     "member0": "#56b4e9",
     "member1": "#f08a3c",
@@ -58,4 +62,4 @@ MEMBERS = 8
 
 def kind(name: str) -> str:
     """The role of a kind of model; any that is not known is a merge."""
-    return name if name in ("base", "joint", "ensemble", "experts") else "merge"
+    return name if name in ("base", "student", "joint", "ensemble", "federated", "experts") else "merge"

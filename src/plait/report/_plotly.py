@@ -132,8 +132,7 @@ def _dots(shape: Dots) -> Spec:
             "marker": {"symbol": symbol, "size": size, "color": _role(series.colour)},
         }
         if any(dot.low is not None for dot in dots):
-            up = [0.0 if dot.high is None else dot.high - dot.value for dot in dots]
-            down = [0.0 if dot.low is None else dot.value - dot.low for dot in dots]
+            down, up = zip(*(dot.reach for dot in dots), strict=True)
             trace["error_x"] = {
                 "type": "data",
                 "symmetric": False,

@@ -103,10 +103,7 @@ def _dots(canvas: Any, shape: Dots) -> None:
         marker, size = _MARKS[series.mark]
         colour = LIGHT[series.colour]
         x, y = [dot.value for dot in series.dots], [places[dot.row] for dot in series.dots]
-        ends = [
-            (d.value - d.low, d.high - d.value) if d.low is not None and d.high is not None else (0, 0)
-            for d in series.dots
-        ]
+        ends = [dot.reach for dot in series.dots]
         fill = "none" if series.mark == "ring" else colour
         style = {
             "marker": marker,
@@ -130,9 +127,12 @@ def _dots(canvas: Any, shape: Dots) -> None:
     _legend(canvas, axes)
 
 
-def _legend(canvas: Any, axes: Any) -> None:
-    handles, names = axes.get_legend_handles_labels()
-    known = dict(zip(names, handles, strict=True))
+def _legend(canvas: Any, *panels: Any) -> None:
+    """One entry for each name, whichever panels it is in."""
+    known = {}
+    for axes in panels:
+        handles, names = axes.get_legend_handles_labels()
+        known |= dict(zip(names, handles, strict=True))
     if known:
         canvas.legend(
             known.values(), known.keys(), loc="outside lower center", ncols=min(len(known), 6), fontsize=8
@@ -178,4 +178,4 @@ def _lines(canvas: Any, shape: Lines) -> None:
         axes.tick_params(length=0)
         axes.set_ylabel(unit)
     panels[-1].set_xlabel(shape.x)
-    _legend(canvas, panels[0])
+    _legend(canvas, *panels)

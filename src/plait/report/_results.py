@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from plait.report._check_results import check_arrays, check_scores
 from plait.tasks import Scores, marked
 
-#: Kinds of models that are no merges; a model of any other kind is one of the ways that compete.
-KINDS = ("base", "joint", "ensemble", "experts")
+#: Kinds that don't compete, since such a model is several, or is not made of the experts; all others do.
+KINDS = ("base", "joint", "ensemble", "federated", "experts")
+#: What those that compete are.
+SINGLE = "single model made of the experts"
 
 
 @dataclass(frozen=True)
@@ -149,8 +151,8 @@ class Results:
         seeds: of each table.
         experts: the model that the others are normalised by: on each task, that task's own expert.
         reference: the model that the others are tested against, such as plain averaging.
-        groups: model → kind: `base`, `merge`, `joint`, `ensemble`, `experts`. A model that is not there is of
-            the kind that it is named as, or a merge.
+        groups: model → kind: `base`, `merge`, `student`, `joint`, `ensemble`, `federated`, `experts`. A model
+            that is not there is of the kind that it is named as, or a merge.
         methods: model → name of plait's merging method, or `arXiv:` and a number, for references.
         trials: settings tried on validation data.
         budget: how many settings each way may try.
@@ -201,18 +203,18 @@ class Results:
         return self.scores[0].tasks
 
     def kind(self, model: str) -> str:
-        """`base`, `merge`, `joint`, `ensemble`, `experts`, or what `groups` calls it."""
+        """`base`, `merge`, `student`, `joint`, `ensemble`, `federated`, `experts`, or what `groups` says."""
         if model == self.experts:
             return "experts"
         return self.groups.get(model, model if model in KINDS else "merge")
 
     def competes(self, model: str) -> bool:
-        """Whether a model is one of the ways, not a starting point or a bound."""
+        """Whether a model is one that was made of the experts, not a starting point or a yardstick."""
         return self.kind(model) not in KINDS
 
     def label(self, name: str) -> str:
-        """A name as it is shown beside scores: marked if it is that of a semi-synthetic task."""
-        return marked(name, name in self.semi_synthetic)
+        """A name as it is shown beside scores: marked if it is, or after `WAY: `, a semi-synthetic task's."""
+        return marked(name, not self.semi_synthetic.isdisjoint((name, name.rpartition(": ")[2])))
 
     @property
     def semi_synthetic(self) -> set[str]:

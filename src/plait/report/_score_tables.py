@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from plait.report._results import Results
+from plait.report._results import SINGLE, Results
 from plait.report._shares import (
     Paired,
     averages,
@@ -20,6 +20,7 @@ from plait.report._shares import (
 from plait.report._table import Cell, Number, Table, places_of, spread
 from plait.tasks import NOTE, Average, Score, marked
 
+BOLD = f"Bold: the best {SINGLE}."
 DRAWS = (
     "Difference of the mean shares in points, with the 95 % interval of a paired bootstrap over test "
     "examples; tasks and seeds are taken as they are. p: two-sided, the difference over the standard "
@@ -53,7 +54,7 @@ def over(results: Results) -> list[str]:
 
 
 def _best(results: Results, column: Sequence[float], higher: bool = True) -> set[str]:
-    """The merges with the best value of a column."""
+    """Those of the models that compete with the best value of a column."""
     of = {
         m: v for m, v in zip(results.models, column, strict=True) if results.competes(m) and math.isfinite(v)
     }
@@ -76,7 +77,7 @@ def _scores(results: Results) -> Table:
                 for m, of in zip(results.models, rows, strict=True)
             ]
         )
-    notes = [*over(results), "Bold: the best way.", *noted(results)]
+    notes = [*over(results), BOLD, *noted(results)]
     if any(not row.higher_is_better for row in results.scores[0]):
         notes.insert(1, "↓: lower is better.")
     lines = [[m, *(column[i] for column in cells)] for i, m in enumerate(results.models)]
@@ -101,7 +102,7 @@ def _normalised(results: Results) -> Table:
     below = "expert's / score where lower is better"
     notes = [
         *over(results),
-        f"Score / expert's within each seed ({below}). Bold: the best way.",
+        f"Score / expert's within each seed ({below}). {BOLD}",
         *noted(results),
     ]
     return Table("normalised", title, ["model", *map(results.label, results.tasks)], lines, notes)
@@ -128,7 +129,7 @@ def _averages(results: Results) -> Table:
         lines.append(line)
     notes = [
         "[ ]: 95 % interval by bootstrap over test examples, the experts' scores taken as they are.",
-        "Bold: the best way.",
+        BOLD,
         *noted(results),
     ]
     return Table("averages", "Average over tasks of the share of the experts' scores", columns, lines, notes)

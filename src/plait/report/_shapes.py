@@ -45,6 +45,13 @@ class Dot:
     high: float | None = None
     told: str = ""
 
+    @property
+    def reach(self) -> tuple[float, float]:
+        """How far its interval goes down and up; 0 where an interval of few draws lies beyond it."""
+        down = 0.0 if self.low is None else self.value - self.low
+        up = 0.0 if self.high is None else self.high - self.value
+        return max(0.0, down), max(0.0, up)
+
 
 @dataclass(frozen=True)
 class Series:

@@ -141,16 +141,17 @@ class Table:
         head = " & ".join(_escaped(name, _LATEX) for name in self.columns)
         body = [" & ".join(_strong(cell, r"\textbf{{{}}}", _LATEX) for cell in row) for row in self.rows]
         notes = "".join(f" {_escaped(note, _LATEX)}" for note in self.notes)
+        stop = "." if notes and not self.title.endswith((".", "!", "?")) else ""
         lines = [
             r"\begin{table}",
             r"\centering",
-            f"\\caption{{{_escaped(self.title, _LATEX)}{notes}}}",
+            f"\\caption{{{_escaped(self.title, _LATEX)}{stop}{notes}}}",
             f"\\label{{tab:{self.name}}}",
             f"\\begin{{tabular}}{{{places}}}",
             r"\toprule",
-            f"{head} \\\\",
+            f"{_guarded(head)} \\\\",
             r"\midrule",
-            *(f"{line} \\\\" for line in body),
+            *(f"{_guarded(line)} \\\\" for line in body),
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{table}",
@@ -160,6 +161,11 @@ class Table:
 
 def _escaped(text: str, how: dict[str, str]) -> str:
     return "".join(how.get(character, character) for character in text)
+
+
+def _guarded(line: str) -> str:
+    r"""A row for LaTeX, where `\\` before it, or a rule, would take `[` or `*` at its start for its own."""
+    return f"{{}}{line}" if line.lstrip().startswith(("[", "*")) else line
 
 
 def _strong(cell: Cell, pattern: str, how: dict[str, str]) -> str:

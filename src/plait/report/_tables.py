@@ -90,11 +90,18 @@ def _reached(results: Results) -> Table | None:
     for model in models:
         each = [[times[model, t, s] for s in seeds if (model, t, s) in times] for t in tasks]
         last = [[time for (m, _, s), time in times.items() if (m, s) == (model, seed)] for seed in seeds]
-        cells = [spread(own, 1) if own else "–" for own in each]
-        lines.append([model, *cells, spread([float(np.max(own)) for own in last if own], 1)])
-    notes = [*_targets(results), "NaN: not reached in every seed.", *over(results), *noted(results)]
+        lines.append([model, *map(_time, [*each, [float(np.max(own)) for own in last if own]])])
+    notes = [*_targets(results), "–: not reached in every seed.", *over(results), *noted(results)]
     title = "Simulated time until a score was reached"
     return Table("reached", title, ["way", *map(results.label, tasks), "all"], lines, notes)
+
+
+def _time(times: Sequence[float]) -> Cell:
+    """A time of each seed, as their mean; if some never came, a mean of the others would say too little."""
+    reached = sum(not math.isnan(time) for time in times)
+    if times and reached == len(times):
+        return spread(times, 1)
+    return "–" if len(times) < 2 else f"– ({reached} of {len(times)} seeds)"
 
 
 def _targets(results: Results) -> list[str]:

@@ -77,8 +77,9 @@ def _curves(study: Study, seed: int, places: Mapping[str, Path]) -> list[Curve]:
     found = []
     first = [BASE] if seed == study.seeds[0] else []
     later = [branched(task, seed) for task in study.branch]
-    for name in (*first, trained(seed), *later, *(made(way, seed) for way in study.ways)):
-        place = places.get(name)
+    ways = {made(way, seed): way for way in study.ways}
+    for name in (*first, trained(seed), *later, *ways):
+        place, way = places.get(name), ways.get(name)
         if place is None or not (place / METRICS).is_file():
             continue
         lines = (place / METRICS).read_text(encoding="utf-8").splitlines()
@@ -86,8 +87,14 @@ def _curves(study: Study, seed: int, places: Mapping[str, Path]) -> list[Curve]:
         for member in dict.fromkeys(record["member"] for record in records):
             own = [r for r in records if r["member"] == member and isinstance(r.get("loss"), float)]
             step, value = np.array([r["step"] for r in own]), np.array([r["loss"] for r in own])
-            found.append(Curve(member, step, value, "loss", seed))
+            shown = member if way in (None, member) else f"{way}: {member}"
+            found.append(Curve(shown, step, value, _loss(study, way), seed))
     return found + _simulated_curves(study, seed, places)
+
+
+def _loss(study: Study, way: str | None) -> str:
+    """What a training's curve is of: a student's loss, scaled by T², is on no other's scale."""
+    return f"loss of {way}" if way is not None and study.ways[way].kind == "student" else "loss"
 
 
 def _simulated(study: Study, seed: int, places: Mapping[str, Path]) -> dict[str, dict[str, Any]]:

@@ -44,12 +44,14 @@ class Goal:
         limit: of updates from clients for each model; those of a last version come along.
         every: so many updates from clients are between two measurements, at least.
         targets: task → the score that is enough; others never have enough.
+        ends: whether targets finish a model; it is told when they were reached either way.
     """
 
     measured: Callable[[Model, str], float]
     limit: int
     every: int
     targets: Mapping[str, float] = field(default_factory=dict)
+    ends: bool = True
 
 
 class Stage:
@@ -168,7 +170,8 @@ class Stage:
             if target is not None and task.name not in model.reached:
                 enough = value >= target if task.metric.higher_is_better else value <= target
                 model.reached |= {task.name: self.clock.now} if enough else {}
-        if len(model.reached) == len(model.tasks) or model.received >= self.goal.limit:
+        enough = self.goal.ends and len(model.reached) == len(model.tasks)
+        if enough or model.received >= self.goal.limit:
             self._finish(model)
 
     def _finish(self, model: Model) -> None:

@@ -64,8 +64,9 @@ class Federated(Way):
         return Local(self.local_steps, self.batch_size, self.lr, self.weight_decay)
 
     def problems_of_suite(self, suite: Suite, where: str) -> list[InputError]:
+        needing = "measurements" if self.target is None else "targets"
         problems = [
-            InputError(f"task `{task.name}` has no split `{VALIDATION}`, which targets need", where=where)
+            InputError(f"task `{task.name}` has no split `{VALIDATION}`, which {needing} need", where=where)
             for task in suite.tasks
             if VALIDATION not in task.splits
         ]
@@ -112,8 +113,8 @@ class Federated(Way):
             return at.measured(model.network.of(task), at.suite[task], VALIDATION)
 
         every = self.measure_every or max(1, self.active // len(at.suite.tasks))
-        limit = more.pop("limit", self.requests)
-        goal = Goal(measured, limit, every, self.targets(at.suite))
+        limit, ends = more.pop("limit", self.requests), more.pop("ends", True)
+        goal = Goal(measured, limit, every, self.targets(at.suite), ends)
         return Stage(models, clients, policy, self.local, self.server_lr, goal, self.active, file, **more)
 
     def answers(self, at: At, folder: Path | None) -> Callable[[Task], nn.Module]:
@@ -149,6 +150,9 @@ class Federate(Federated):
         if self.buffer is not None and self.ratio is not None:
             hint = "with `ratio`, a buffer is as large as a model's active requests over it"
             problems.append(InputError("it has a `buffer` and a `ratio`", where=where, hint=hint))
+        if self.buffer is not None and self.buffer > self.requests:
+            what = f"`requests` of {self.requests} never fill a `buffer` of {self.buffer}"
+            problems.append(InputError(what, where=where, hint="raise `requests`, or lower `buffer`"))
         others = {"buffer", "ratio", "window"} if self.federate != "fedast" else {"wait_for"}
         problems += [
             InputError(f"`federate: {self.federate}` has no `{key}`", where=where)
@@ -229,4 +233,5 @@ def finish(way: Federated, at: At, folder: Path, stages: Sequence[Stage], models
         ],
     }
     (folder / SIMULATED).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(folder / "run")
+    if (folder / "run").is_dir():  # models that are good enough at the start train nothing and save nothing
+        shutil.rmtree(folder / "run")

@@ -28,7 +28,7 @@ class Split(Federated):
     model goes on from there with the rest, one group after another. Zhuang et al., arXiv:2307.11285.
 
     In one of `probe_every` local batches of the first part it is found how much each task's step helps the
-    others. All of it is FedAvg, in rounds of all active requests.
+    others, so targets don't end it. All of it is FedAvg, in rounds of all active requests.
     """
 
     split: int = Field(ge=1)
@@ -76,7 +76,7 @@ class Split(Federated):
         stages = [
             self.stage(
                 at, [whole], clients, federated.Synchronous(), folder / "run" / "merged.safetensors",
-                limit=first, affinities=affinities,
+                limit=first, affinities=affinities, ends=False,
             )
         ]  # fmt: skip
         stages[0].run()
