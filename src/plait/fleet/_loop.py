@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -24,6 +25,7 @@ from plait.fleet._resume import take_up
 from plait.fleet._roster import FleetWarning
 from plait.fleet._store import Store, best_of, number_of
 from plait.fleet._trainee import State, Trainee
+from plait.fleet._trial import first_line
 from plait.fleet._validate import better, validate
 
 if TYPE_CHECKING:
@@ -155,7 +157,8 @@ class Loop:
                 if trainee.running:
                     del self.roster.states[trainee.member.name]
         running = [trainee.running for trainee in group.trainees]
-        steps = group.backend.step()
+        with _named("a step", group.names):
+            steps = group.backend.step()
         for index, trainee in enumerate(group.trainees):
             if running[index]:
                 loss, norm = float(steps.loss[index]), float(steps.norm[index])
@@ -188,7 +191,8 @@ class Loop:
     def _validated(self, trainee: Trainee) -> dict[str, Any]:
         fleet, member, metric = self.fleet, trainee.member, trainee.task.metric
         where = f"member `{member.name}`, task `{trainee.task.name}`"
-        value = validate(self._network(trainee), trainee.task, where=where)
+        with _named("its validation", [member.name]):
+            value = validate(self._network(trainee), trainee.task, where=where)
         if better(value, trainee.best, metric):
             trainee.best, trainee.waited = value, 0
             if member.keep == "best":
@@ -293,3 +297,18 @@ class Loop:
             self.log.close()
         for writer in self.writers:
             self._tell(writer, writer.close)
+
+
+@contextmanager
+def _named(what: str, names: Sequence[str]) -> Iterator[None]:
+    """Errors of the user's networks, data and losses say whose they are."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        told = ", ".join(f"`{name}`" for name in names[:8]) + (", …" if len(names) > 8 else "")
+        where = f"{'member' if len(names) == 1 else 'one of the members'} {told}"
+        raise InputError(
+            f"{what} failed: {type(error).__name__}: {first_line(error)}", where=where
+        ) from error
