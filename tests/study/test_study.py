@@ -206,20 +206,21 @@ def test_two_seeds_train_two_fleets(tmp_path: Path) -> None:
     assert one.read_bytes() != two.read_bytes()
 
 
-def test_a_step_that_fails_is_named_and_the_others_are_kept(
+def test_steps_that_fail_are_named_and_all_that_do_not_need_them_are_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = small_study.write(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(WAYS["train"], "make", refused)
+        patch.setattr(WAYS["merge"], "make", refused)
         with pytest.raises(InputError, match="step `joint @0` failed: no room") as caught:
             run_study(path, tmp_path / "out")
+    assert "step `average @0` failed: no room" in str(caught.value)
     assert "--resume" in str(caught.value)
-    assert run_study(path, tmp_path / "out", resume=True).ran == [
-        "joint @0",
-        "score joint @0",
-        "score ensemble @0",
-    ]
+    assert not (tmp_path / "out" / "report").exists()
+    failed = ["average @0", "task arithmetic @0", "joint @0"]
+    again = [step for name in failed for step in (name, f"score {name}")]
+    assert run_study(path, tmp_path / "out", resume=True).ran == again
 
 
 def refused(*_: object) -> None:

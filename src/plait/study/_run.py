@@ -63,7 +63,7 @@ def run_study(
 
     Raises:
         InputError: the study is at fault, nothing has been run then; the folder is another's, or another run
-            is at work there; a step failed, the ones before it are kept then.
+            is at work there; steps failed, all that don't need them are kept then, and there is no report.
     """
     out = Path(out)
     known = study if isinstance(study, Study) else load_study(study, data=data)

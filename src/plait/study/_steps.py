@@ -16,7 +16,7 @@ from typing import Any
 from blake3 import blake3
 
 from plait import __version__
-from plait.errors import InputError, PlaitError
+from plait.errors import InputError, PlaitError, noted, raise_all
 
 #: Counts up when what steps write changes, so that older results are made anew.
 _FORMAT = 1
@@ -78,20 +78,26 @@ def run_steps(
         told: of each step when it is done.
 
     Raises:
-        InputError: a step failed; those before it are kept.
+        InputError: steps failed; all that need none of these are done, and kept.
     """
     done: dict[str, Done] = {}
+    failed: list[InputError] = []
     for step in steps:
+        if any(name not in done for name in step.needs):
+            continue  # what it needs has failed
         digest = _digest(step, done)
         place = out / "steps" / f"{_slug(step.name)}-{digest[:12]}"
         found = _finished(place, out)
         if found is None:
-            found = _run(
-                step, digest, place, out, {name: out / done[name].folder for name in step.needs}, resume
-            )
+            needs = {name: out / done[name].folder for name in step.needs}
+            with noted(failed):
+                found = _run(step, digest, place, out, needs, resume)
+        if found is None:
+            continue
         done[step.name] = found
         if told is not None:
             told(found)
+    raise_all(failed)
     return done
 
 
@@ -110,7 +116,7 @@ def _run(step: Step, digest: str, place: Path, out: Path, needs: Mapping[str, Pa
         (partial / _DONE).write_text(text + "\n", encoding="utf-8")
         partial.rename(place)
     except (PlaitError, OSError) as error:
-        hint = "the steps before it are kept; `--resume` goes on from here"
+        hint = "all steps that don't need it are kept, no report is written; `--resume` goes on from here"
         raise InputError(f"step `{step.name}` failed: {error}", where=str(out), hint=hint) from error
     return found
 
