@@ -26,7 +26,7 @@ class Way(Keys):
     A kind of way derives from this, and is entered under its key in `WAYS`.
     """
 
-    #: How a report groups it: `merge`, `student`, and what does not compete: `joint`, `ensemble`, `federated`.
+    #: How a report groups it: `merge` or `student`, which compete; `joint`, `ensemble`, `federated`.
     kind: ClassVar[str] = "merge"
     #: Whether there is something to make before it can be measured.
     makes: ClassVar[bool] = True
