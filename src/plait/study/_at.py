@@ -49,6 +49,12 @@ def scored(model: str, seed: int) -> str:
     return f"score {model} @{seed}"
 
 
+def read_index(folder: Path) -> dict[str, Path]:
+    """A member's name → its folder, in the folder of the step that trained it."""
+    found = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    return {name: folder / own for name, own in found.items()}
+
+
 @dataclass(frozen=True)
 class At:
     """Where a step stands.
@@ -84,9 +90,7 @@ class At:
         found = dict[str, Path]()
         for name in (trained(self.seed), *(branched(task, self.seed) for task in self.study.branch)):
             if name in self.folders:
-                folder = self.folders[name]
-                index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-                found |= {task: folder / own for task, own in index.items()}
+                found |= read_index(self.folders[name])
         return {task.name: found[task.name] for task in self.suite.tasks if task.name in found}
 
     @cached_property

@@ -12,8 +12,16 @@ from pydantic import Field
 from torch import nn
 
 from plait.errors import InputError
-from plait.study._at import INDEX
-from plait.study._training import METRICS, backend_of, fit, joined, later_seed, problems_of_settings
+from plait.study._at import read_index
+from plait.study._training import (
+    METRICS,
+    backend_of,
+    fit,
+    joined,
+    later_seed,
+    problems_of_settings,
+    write_index,
+)
 from plait.study.ways._merge import problems_of_method, woven
 from plait.study.ways._way import Way
 from plait.tasks import Task
@@ -70,15 +78,14 @@ class Alternating(Way):
                 shutil.rmtree(rounds[number - 1] / _MERGED)
                 shutil.rmtree(rounds[number - 1] / "models")
         _join_metrics(rounds, folder / METRICS)
-        heads = {task: str(own.relative_to(folder)) for task, own in _experts(rounds[-1]).items()}
-        (folder / INDEX).write_text(json.dumps(heads, indent=1) + "\n", encoding="utf-8")
+        write_index(read_index(rounds[-1]), folder)
         (rounds[-1] / _MERGED).rename(folder / "model")
 
     def _round(self, at: At, number: int, rounds: list[Path]) -> None:
         """One round; it is finished when its merge is there."""
         place, start, tasks = rounds[number], at.base, list(at.suite.tasks)
         if number:
-            start, before = rounds[number - 1] / _MERGED, _experts(rounds[number - 1])
+            start, before = rounds[number - 1] / _MERGED, read_index(rounds[number - 1])
             tasks = [at.with_head_of(task, before[task.name]) for task in tasks]
         settings = joined(at.study.experts, self.settings)
         length = "steps" if settings.get("steps") is not None else "epochs"
@@ -87,6 +94,7 @@ class Alternating(Way):
         seed = later_seed(at.seed, number)
         learned = {task.name: task for task in tasks}
         saved = fit(at, learned, settings, place, backend=backend, start=start, seed=seed)
+        write_index(saved, place)
         partial = place / f"{_MERGED}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         woven(self.alternate, self.options, saved, start, at.seed, partial)
@@ -94,8 +102,7 @@ class Alternating(Way):
 
     def answers(self, at: At, folder: Path | None) -> Callable[[Task], nn.Module]:
         assert folder is not None
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        return at.one(folder / "model", {task: folder / own for task, own in index.items()})
+        return at.one(folder / "model", read_index(folder))
 
 
 def _part(length: float, number: int, rounds: int) -> float:
@@ -103,14 +110,6 @@ def _part(length: float, number: int, rounds: int) -> float:
     if isinstance(length, int):
         return length * (number + 1) // rounds - length * number // rounds
     return length / rounds
-
-
-def _experts(place: Path) -> dict[str, Path]:
-    """Task → folder, of a round."""
-    return {
-        json.loads((own / "member.json").read_text(encoding="utf-8"))["member"]["name"]: own
-        for own in sorted((place / "models").iterdir())
-    }
 
 
 def _join_metrics(rounds: list[Path], target: Path) -> None:

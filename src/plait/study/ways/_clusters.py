@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from plait.errors import InputError, noted
-from plait.study._at import INDEX
+from plait.study._at import INDEX, read_index
 from plait.study._balanced import Floats, Labels, balanced_centres, squared_distances
 from plait.study._embedding import Embedding, check_installed, fitted, words_of
 from plait.study._language import Texts, problems_of_language
@@ -105,8 +104,8 @@ class Clusters(Way):
 
     def answers(self, at: At, folder: Path | None) -> Callable[[Task], nn.Module]:
         assert folder is not None
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        bodies = [at.body(folder / index[_name(cluster)]) for cluster in range(self.clusters)]
+        index = read_index(folder)
+        bodies = [at.body(index[_name(cluster)]) for cluster in range(self.clusters)]
         found = folder / _FOUND
         weigh = Nearness(
             Embedding.load(found), np.load(found / _CENTRES), self.temperature, self.every, at.suite.decode
