@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from plait.tasks import Batch, SquaredError, Task
+from plait.tasks import Batch, Examples, SquaredError, Task
+
+#: Examples at a time.
+_BATCH = 256
+
+
+def batches(examples: Examples) -> Iterator[Batch]:
+    """All examples in their order, some at a time."""
+    for start in range(0, len(examples), _BATCH):
+        yield examples.batch(range(start, min(start + _BATCH, len(examples))))
 
 
 class Averaged(nn.Module):

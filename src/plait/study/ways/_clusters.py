@@ -19,6 +19,7 @@ from plait.study._balanced import Floats, Labels, balanced_centres, squared_dist
 from plait.study._embedding import Embedding, check_installed, fitted, words_of
 from plait.study._language import Texts, problems_of_language
 from plait.study._mixing import TokenMixture
+from plait.study._models import batches
 from plait.study._training import fit, joined, problems_of_settings, write_index
 from plait.study.ways._way import Way
 from plait.tasks import Subset, Suite, Task, mixture
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from plait.study._document import StudyDocument
 
 _FOUND, _CENTRES, _LABELS = "clusters", "centres.npy", "labels.npy"
-_BATCH = 256
 
 
 class Clusters(Way):
@@ -159,9 +159,7 @@ def _documents(suite: Suite) -> list[list[str]]:
     """The words of every training example, task after task."""
     found = []
     for task in suite.tasks:
-        examples = task.split("train")
-        for start in range(0, len(examples), _BATCH):
-            batch = examples.batch(range(start, min(start + _BATCH, len(examples))))
+        for batch in batches(task.split("train")):
             texts = Texts.of_batch(task, batch)
             for ids, real in zip(texts.ids, texts.real, strict=True):
                 found.append(words_of(ids[real].tolist(), suite.decode))

@@ -12,14 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from plait.errors import InputError
+from plait.study._models import batches
 from plait.study._probe import probed
 from plait.study.ways._way import Way
 from plait.tasks import Batch, CrossEntropy, SquaredError, Suite, Task, at_rest
 
 if TYPE_CHECKING:
     from plait.study._at import At
-
-_BATCH = 256
 
 
 class Concatenated(Way):
@@ -54,9 +53,8 @@ class Concatenated(Way):
         for number, task in enumerate(at.suite.tasks):
             assert task.head is not None
             assert isinstance(task.loss, CrossEntropy | SquaredError)
-            examples, rows, labels = task.split("train"), list[Tensor](), list[Tensor]()
-            for start in range(0, len(examples), _BATCH):
-                batch = examples.batch(range(start, min(start + _BATCH, len(examples))))
+            rows, labels = list[Tensor](), list[Tensor]()
+            for batch in batches(task.split("train")):
                 rows.append(torch.cat(_features(bodies, task, batch), 1))
                 labels.append(batch[task.loss.label])
             features = torch.cat(rows)

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import nn
 
 from plait.errors import InputError
-from plait.study._models import Averaged
+from plait.study._models import Averaged, batches
 from plait.study._training import (
     METRICS,
     fit_one,
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 #: Tasks of each network, in the order of training.
 _LEARNED = "learned.json"
-_BATCH = 256
 
 
 class Zoo(Way):
@@ -122,10 +121,9 @@ def _ensemble(at: At, folder: Path, learned: list[list[str]], task: Task) -> nn.
 
 def _loss(network: nn.Module, task: Task) -> float:
     """A network's mean loss on a task's training examples."""
-    examples, values, weights = task.split("train"), 0.0, 0.0
+    values, weights = 0.0, 0.0
     with at_rest(network):
-        for start in range(0, len(examples), _BATCH):
-            batch = examples.batch(range(start, min(start + _BATCH, len(examples))))
+        for batch in batches(task.split("train")):
             value, weight = task.loss(task.outputs(network, batch), batch)
             values, weights = values + float(value.sum()), weights + float(weight.sum())
     return values / weights
