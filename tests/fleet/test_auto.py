@@ -30,8 +30,9 @@ class Clock:
         self.made.append((kind, [trainee.member.name for trainee in trainees]))
         return SimpleNamespace(step=lambda: self._pass(self.seconds[kind, len(trainees)]))
 
-    def _pass(self, seconds: float) -> None:
+    def _pass(self, seconds: float) -> SimpleNamespace:
         self.now += seconds
+        return SimpleNamespace(errors={})
 
 
 def chosen(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Choice:

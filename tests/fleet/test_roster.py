@@ -314,25 +314,3 @@ def test_a_hook_may_drop_every_member_one_after_another() -> None:
     fleet = Fleet(own, task(MLP), model=double, backend="sequential").fit(callbacks=[hook])
     assert fleet.status == dict.fromkeys("abc", "dropped") | {"d": "finished"}
     assert hook.finished == "dcba"
-
-
-class Breaking(MLP):
-    """Fails in training once it is told."""
-
-    broken = False
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if Breaking.broken and self.training:
-            raise RuntimeError("no more\nat all")
-        return super().forward(x)
-
-
-@pytest.mark.parametrize("names", ["a", "ab"])
-def test_an_error_in_a_step_says_whose_it_is(names: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr(Breaking, "broken", False)
-    own = [Member(name=name, steps=9) for name in names]
-    fleet = Fleet(own, task(MLP), model=lambda: Breaking().double(), backend="sequential")
-    with pytest.raises(InputError) as told:
-        fleet.fit(callbacks=[At(2, lambda _: monkeypatch.setattr(Breaking, "broken", True))])
-    whose = "member `a`" if names == "a" else "one of the members `a`, `b`"
-    assert str(told.value) == f"{whose}: a step failed: RuntimeError: no more"

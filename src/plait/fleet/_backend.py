@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -20,11 +20,13 @@ class Steps:
         loss: mean over the step's examples, before the step.
         norm: of the gradient, before clipping.
         taken: False where loss or gradient is not finite; such a member keeps its weights.
+        errors: of members whose data, network or loss raised one, by name; they keep their weights.
     """
 
     loss: NDArray[np.float64]
     norm: NDArray[np.float64]
     taken: NDArray[np.bool_]
+    errors: Mapping[str, Exception] = field(default_factory=dict)
 
 
 class Backend(Protocol):

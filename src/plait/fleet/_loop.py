@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -17,7 +16,7 @@ from plait.fleet._auto import choose
 from plait.fleet._callbacks import kind_of, lasting, tell
 from plait.fleet._facts import CallbackFacts, Facts, GroupFacts, Progress
 from plait.fleet._fingerprint import fingerprint
-from plait.fleet._groups import Group, check_backend, grouped, make
+from plait.fleet._groups import Group, check_backend, grouped
 from plait.fleet._live import Live
 from plait.fleet._lock import locked
 from plait.fleet._log import JsonLines
@@ -25,7 +24,7 @@ from plait.fleet._resume import take_up
 from plait.fleet._roster import FleetWarning
 from plait.fleet._store import Store, best_of, number_of
 from plait.fleet._trainee import State, Trainee
-from plait.fleet._trial import first_line
+from plait.fleet._turn import of_members, turn
 from plait.fleet._validate import better, validate
 
 if TYPE_CHECKING:
@@ -130,8 +129,7 @@ class Loop:
     def _regroup(self) -> None:
         """New groups of those that run; what backends hold is kept."""
         roster = self.roster
-        for name in [name for group in roster.groups for name in group.names]:
-            roster.states[name] = roster.state(name)
+        roster.release(roster.groups)
         if self.store is not None:
             for trainee in roster.running:
                 # Of what it is before its first step, which may change what it was given.
@@ -149,20 +147,26 @@ class Loop:
         return choice.kind, choice.size
 
     def _step(self, group: Group, validated: list[dict[str, Any]]) -> None:
-        fleet = self.fleet
-        if group.backend is None:
-            states = [fleet.state(name) for name in group.names]
-            group.backend = make(group.kind, group.trainees, states, fleet.place)
-            for trainee in group.trainees:
-                if trainee.running:
-                    del self.roster.states[trainee.member.name]
+        steps = turn(group, self.roster, self.fleet.place)
         running = [trainee.running for trainee in group.trainees]
-        with _named("a step", group.names):
-            steps = group.backend.step()
+        self._fail("a step failed", steps.errors)
         for index, trainee in enumerate(group.trainees):
-            if running[index]:
+            if running[index] and trainee.member.name not in steps.errors:
                 loss, norm = float(steps.loss[index]), float(steps.norm[index])
                 self._account(trainee, loss, norm, bool(steps.taken[index]), validated)
+
+    def _fail(self, what: str, errors: Mapping[str, Exception]) -> None:
+        """Members fail, and the others go on; if none is left, or nothing has been trained yet, all ends."""
+        trainees = self.roster.trainees
+        left = [name for name, t in trainees.items() if t.status != "failed" and name not in errors]
+        if errors and (self.fleet.round == 0 or not left):
+            first = next(iter(errors.values()))
+            raise of_members(list(errors), what, first) from first
+        for name, error in errors.items():
+            told = of_members([name], what, error)
+            why = f"{what}: {told}" if told is error else told.what
+            self.roster.end(name, "failed", why)
+            self._write({"member": name, "step": trainees[name].step + 1, "failed": why})
 
     def _account(
         self, trainee: Trainee, loss: float, norm: float, taken: bool, validated: list[dict[str, Any]]
@@ -184,15 +188,19 @@ class Loop:
         tell(fleet.callbacks, "on_step", fleet, record)
         due = member.evaluate_every and trainee.step % member.evaluate_every == 0
         if (due or last) and "validation" in trainee.task.splits:
-            validated.append(self._validated(trainee))
+            validated += self._validated(trainee)
         if last and trainee.running:
             trainee.status = "finished"
 
-    def _validated(self, trainee: Trainee) -> dict[str, Any]:
+    def _validated(self, trainee: Trainee) -> list[dict[str, Any]]:
+        """A member's validation as a record; none if it fails, and the member with it."""
         fleet, member, metric = self.fleet, trainee.member, trainee.task.metric
         where = f"member `{member.name}`, task `{trainee.task.name}`"
-        with _named("its validation", [member.name]):
+        try:
             value = validate(self._network(trainee), trainee.task, where=where)
+        except Exception as error:
+            self._fail("its validation failed", {member.name: error})
+            return []
         if better(value, trainee.best, metric):
             trainee.best, trainee.waited = value, 0
             if member.keep == "best":
@@ -204,7 +212,7 @@ class Loop:
         record = {"member": member.name, "step": trainee.step, "metric": metric.name, "value": value}
         self._write(record)
         tell(fleet.callbacks, "on_evaluate", fleet, record)
-        return record
+        return [record]
 
     def _network(self, trainee: Trainee) -> nn.Module:
         """The member as it is; PEFT's model of an adapter is kept, as making it takes long."""
@@ -297,18 +305,3 @@ class Loop:
             self.log.close()
         for writer in self.writers:
             self._tell(writer, writer.close)
-
-
-@contextmanager
-def _named(what: str, names: Sequence[str]) -> Iterator[None]:
-    """Errors of the user's networks, data and losses say whose they are."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        told = ", ".join(f"`{name}`" for name in names[:8]) + (", …" if len(names) > 8 else "")
-        where = f"{'member' if len(names) == 1 else 'one of the members'} {told}"
-        raise InputError(
-            f"{what} failed: {type(error).__name__}: {first_line(error)}", where=where
-        ) from error

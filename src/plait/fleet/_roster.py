@@ -93,6 +93,11 @@ class Roster:
         assert group.backend is not None
         return group.backend.state(group.names.index(name))
 
+    def release(self, groups: Iterable[Group]) -> None:
+        """Take the states of these groups' members back from what holds them."""
+        held = {name: self.state(name) for group in groups for name in group.names}
+        self.states |= held
+
     def network(self, name: str) -> nn.Module:
         """A member's network with its weights of the moment; a copy, but for a base that adapters share."""
         trainee, state = self.trainee(name), self.state(name)
@@ -234,7 +239,7 @@ class Roster:
         """
         with self.whole():
             left = [group for group in self.groups if member.name in group.names]
-            self.states |= {name: self.state(name) for group in left for name in group.names}
+            self.release(left)
             self.groups = [group for group in self.groups if group not in left]
             del self.trainees[member.name], self.states[member.name]
             self.kept.pop(member.name, None)

@@ -29,10 +29,15 @@ class Sequential:
 
     def step(self) -> Steps:
         """One step of every member."""
-        idle = (math.nan, math.nan, False)
-        found = [lone.step() if lone.trainee.running else idle for lone in self._lone]
+        found, errors = [(math.nan, math.nan, False)] * len(self._lone), dict[str, Exception]()
+        for index, lone in enumerate(self._lone):
+            if lone.trainee.running:
+                try:
+                    found[index] = lone.step()
+                except Exception as error:
+                    errors[lone.trainee.member.name] = error
         losses, norms, taken = zip(*found, strict=True)
-        return Steps(np.array(losses), np.array(norms), np.array(taken, dtype=bool))
+        return Steps(np.array(losses), np.array(norms), np.array(taken, dtype=bool), errors)
 
     def state(self, index: int) -> State:
         """A member's state; a copy."""

@@ -1,0 +1,100 @@
+"""A step of a group; members whose own data, network or loss fails are told apart from the others."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+
+from plait.errors import InputError
+from plait.fleet._backend import Steps
+from plait.fleet._groups import Group, Place, make
+from plait.fleet._roster import Roster
+from plait.fleet._sequential import Sequential
+from plait.fleet._trainee import State, Trainee
+from plait.fleet._trial import first_line
+
+#: Members that are named where all of a group may be at fault.
+_NAMED = 8
+
+
+def turn(group: Group, roster: Roster, place: Place) -> Steps:
+    """The next step of every member of a group, whose backend is made first if there is none.
+
+    A backend that takes all members at once can't tell who fails: each then tries its step alone. Those that
+    can't leave the group (the fleet ends them), and the others take theirs in a new backend.
+
+    Args:
+        group: it; who fails in a joint step is no longer in it afterwards, and is told of in `Steps.errors`.
+        roster: where states are that no backend holds.
+        place: where steps are taken.
+
+    Raises:
+        InputError: the group can't take its step together, though each member could alone.
+    """
+    errors: dict[str, Exception] = {}
+    while group.trainees:
+        steps, found = _try(group, roster, place)
+        if steps is not None:
+            return Steps(steps.loss, steps.norm, steps.taken, {**steps.errors, **errors})
+        errors |= found
+        roster.release([group])
+        group.backend = None
+        group.trainees = [t for t in group.trainees if t.member.name not in found]
+    nothing = np.empty(0)
+    return Steps(nothing, nothing, nothing.astype(bool), errors)
+
+
+def _try(group: Group, roster: Roster, place: Place) -> tuple[Steps | None, dict[str, Exception]]:
+    """A step of all of a group, or the members that don't let it take one."""
+    try:
+        if group.backend is None:
+            _make(group, roster, place)
+        assert group.backend is not None
+        return group.backend.step(), {}
+    except Exception as error:
+        found = _failing(group, roster, place)
+        if not found:
+            raise of_members(group.names, "a step failed", error) from error
+        return None, found
+
+
+def of_members(names: Sequence[str], what: str, error: Exception) -> InputError:
+    """An error of the user's networks, data or losses, with the members whose it is."""
+    if isinstance(error, InputError):
+        return error
+    told = ", ".join(f"`{name}`" for name in names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+    where = f"{'member' if len(names) == 1 else 'one of the members'} {told}"
+    return InputError(f"{what}: {type(error).__name__}: {first_line(error)}", where=where)
+
+
+def _make(group: Group, roster: Roster, place: Place) -> None:
+    states = [roster.state(name) for name in group.names]
+    group.backend = make(group.kind, group.trainees, states, place)
+    for trainee in group.trainees:
+        if trainee.running:
+            del roster.states[trainee.member.name]
+
+
+def _failing(group: Group, roster: Roster, place: Place) -> dict[str, Exception]:
+    """Running members whose next step fails if they take it by themselves, each with its error."""
+    found: dict[str, Exception] = {}
+    for trainee in group.trainees:
+        if not trainee.running:
+            continue
+        try:
+            error = _alone(trainee, roster.state(trainee.member.name), place)
+        except Exception as raised:
+            error = raised
+        if error is not None:
+            found[trainee.member.name] = error
+    return found
+
+
+def _alone(trainee: Trainee, state: State, place: Place) -> Exception | None:
+    """What fails if a member takes its next step alone; neither its network nor its state is changed."""
+    own = trainee if trainee.member.lora is not None else copy.copy(trainee)
+    if own is not trainee:
+        own.network = copy.deepcopy(trainee.network)
+    return Sequential([own], [state], place.device).step().errors.get(trainee.member.name)
