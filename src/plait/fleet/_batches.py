@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from plait.fleet._lengthened import check_lengthened
 from plait.fleet._trainee import Trainee
-from plait.tasks import TASK, Batch, Columns, padding, table_of
+from plait.tasks import TASK, Batch, Columns, filling, padding, table_of
 
 #: Lengths of sequences are filled up to a multiple of this, so that few shapes come up.
 _LENGTHS = 16
@@ -70,7 +71,10 @@ def _stacked(trainees: Sequence[Trainee], rows: Sequence[NDArray[np.int64]]) -> 
         batches = [
             {TASK: torch.zeros(len(r), dtype=torch.int64)} | b for b, r in zip(batches, rows, strict=True)
         ]
-    return {n: _filled([b[n] for b in batches], padding(table).get(n, 0)) for n in columns}
+    stack = {n: _filled([b[n] for b in batches], filling(padding(table), n)) for n in columns}
+    for place, (trainee, batch) in enumerate(zip(trainees, batches, strict=True)):
+        check_lengthened(trainee, batch, {name: column[place] for name, column in stack.items()})
+    return stack
 
 
 def _filled(tensors: Sequence[Tensor], value: int) -> Tensor:

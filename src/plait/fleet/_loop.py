@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -22,6 +23,7 @@ from plait.fleet._lock import locked
 from plait.fleet._log import JsonLines
 from plait.fleet._resume import take_up
 from plait.fleet._roster import FleetWarning
+from plait.fleet._sequential import Sequential
 from plait.fleet._store import Store, best_of, number_of
 from plait.fleet._trainee import State, Trainee
 from plait.fleet._turn import of_members, turn
@@ -147,13 +149,26 @@ class Loop:
         return choice.kind, choice.size
 
     def _step(self, group: Group, validated: list[dict[str, Any]]) -> None:
-        steps = turn(group, self.roster, self.fleet.place)
+        steps = turn(group, self.roster, self.fleet.place, self._one_by_one)
         running = [trainee.running for trainee in group.trainees]
         self._fail("a step failed", steps.errors)
         for index, trainee in enumerate(group.trainees):
             if running[index] and trainee.member.name not in steps.errors:
                 loss, norm = float(steps.loss[index]), float(steps.norm[index])
                 self._account(trainee, loss, norm, bool(steps.taken[index]), validated)
+
+    def _one_by_one(self, group: Group, error: Exception) -> bool:
+        """Whether members that can't take a step together go on in the loop: where plait had the choice."""
+        fleet = self.fleet
+        if fleet.backend != "auto":
+            return False
+        own = signature(group.trainees[0])
+        for name, choice in fleet.choices.items():
+            if signature(self.roster.trainees[name]) == own:
+                fleet.choices[name] = replace(choice, kind=Sequential.name)
+        told = of_members(group.names, "a step failed", error)
+        warnings.warn(f"members of one group go on one by one: {told}", FleetWarning, stacklevel=2)
+        return True
 
     def _fail(self, what: str, errors: Mapping[str, Exception]) -> None:
         """Members fail, and the others go on; if none is left, or nothing has been trained yet, all ends."""

@@ -59,6 +59,7 @@ class Trainee:
         step: how many it has taken.
         status: `running`, or how it ended: `finished`, `stopped` (early), `dropped`, `failed`.
         why: what stopped it, in words.
+        lengthens: whether its loss was seen to be the same of longer sequences, filled up.
         best: its best validation so far, and `waited` how many there were since.
     """
 
@@ -74,6 +75,7 @@ class Trainee:
     best: float | None = None
     waited: int = 0
     fingerprint: str = ""
+    lengthens: bool = False
 
     @property
     def running(self) -> bool:

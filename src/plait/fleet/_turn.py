@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from plait.fleet._trial import first_line
 _NAMED = 8
 
 
-def turn(group: Group, roster: Roster, place: Place) -> Steps:
+def turn(group: Group, roster: Roster, place: Place, one_by_one: Callable[[Group, Exception], bool]) -> Steps:
     """The next step of every member of a group, whose backend is made first if there is none.
 
     A backend that takes all members at once can't tell who fails: each then tries its step alone. Those that
@@ -29,35 +29,39 @@ def turn(group: Group, roster: Roster, place: Place) -> Steps:
         group: it; who fails in a joint step is no longer in it afterwards, and is told of in `Steps.errors`.
         roster: where states are that no backend holds.
         place: where steps are taken.
+        one_by_one: whether a group that can't take its step together, though each member could alone, goes
+            on in the loop; asked with what was raised.
 
     Raises:
-        InputError: the group can't take its step together, though each member could alone.
+        InputError: the group can't take its step together, and may not go on in the loop.
     """
     errors: dict[str, Exception] = {}
     while group.trainees:
-        steps, found = _try(group, roster, place)
-        if steps is not None:
+        steps = _try(group, roster, place)
+        if isinstance(steps, Steps):
             return Steps(steps.loss, steps.norm, steps.taken, {**steps.errors, **errors})
-        errors |= found
+        found = _failing(group, roster, place)
         roster.release([group])
         group.backend = None
+        if not found:
+            if group.kind == Sequential.name or not one_by_one(group, steps):
+                raise of_members(group.names, "a step failed", steps) from steps
+            group.kind = Sequential.name
+        errors |= found
         group.trainees = [t for t in group.trainees if t.member.name not in found]
     nothing = np.empty(0)
     return Steps(nothing, nothing, nothing.astype(bool), errors)
 
 
-def _try(group: Group, roster: Roster, place: Place) -> tuple[Steps | None, dict[str, Exception]]:
-    """A step of all of a group, or the members that don't let it take one."""
+def _try(group: Group, roster: Roster, place: Place) -> Steps | Exception:
+    """A step of all of a group, or what was raised."""
     try:
         if group.backend is None:
             _make(group, roster, place)
         assert group.backend is not None
-        return group.backend.step(), {}
+        return group.backend.step()
     except Exception as error:
-        found = _failing(group, roster, place)
-        if not found:
-            raise of_members(group.names, "a step failed", error) from error
-        return None, found
+        return error
 
 
 def of_members(names: Sequence[str], what: str, error: Exception) -> InputError:

@@ -2,7 +2,17 @@
 
 from plait.tasks._compare import Difference, compare, regressions
 from plait.tasks._evaluate import Measured, evaluate, measure, tabulate
-from plait.tasks._examples import Batch, Columns, Examples, Items, Ragged, as_examples, columns_of, digest
+from plait.tasks._examples import (
+    Batch,
+    Columns,
+    Examples,
+    Items,
+    Ragged,
+    as_examples,
+    columns_of,
+    digest,
+    filling,
+)
 from plait.tasks._find import Source, Unavailable, find
 from plait.tasks._joint import Heads, MixedLoss
 from plait.tasks._labels import Classes, check_labels, known_labels, label_problem
@@ -94,6 +104,7 @@ __all__ = [
     "digest",
     "evaluate",
     "evaluate_lm",
+    "filling",
     "find",
     "folder_name",
     "in_memory",

@@ -16,6 +16,8 @@ from plait.errors import InputError
 
 #: Named tensors whose first dimension runs over examples.
 Batch = dict[str, Tensor]
+#: The label of what does not count, as in PyTorch and transformers.
+IGNORED = -100
 
 
 @runtime_checkable
@@ -68,7 +70,7 @@ class Ragged:
     Args:
         sequences: name → one sequence of numbers per example; all names of one example have its length.
         columns: name → `(n, …)` tensor of what is not a sequence (a label).
-        padding: name → what fills up a row; 0 where it is not said.
+        padding: name → what fills up a row; −100 for `labels` and 0 for others where it is not said.
         source: as for `Columns`.
     """
 
@@ -93,11 +95,16 @@ class Ragged:
 
     def batch(self, rows: Sequence[int]) -> Batch:
         made = {
-            name: _padded([sequences[row] for row in rows], self.padding.get(name, 0))
+            name: _padded([sequences[row] for row in rows], filling(self.padding, name))
             for name, sequences in self.sequences.items()
         }
         index = torch.as_tensor(np.asarray(rows, dtype=np.int64))
         return made | {name: column[index] for name, column in self.columns.items()}
+
+
+def filling(padding: Mapping[str, int], name: str) -> int:
+    """What fills up sequences of a column, if `padding` does not say."""
+    return padding.get(name, IGNORED if name == "labels" else 0)
 
 
 def _padded(sequences: Sequence[Sequence[int]], fill: int) -> Tensor:

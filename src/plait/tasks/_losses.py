@@ -14,12 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from plait.errors import InputError
-from plait.tasks._examples import Batch
+from plait.tasks._examples import IGNORED, Batch
 
 #: The column that says which task of a mixture an example belongs to: its place there.
 TASK = "task"
-#: The label of what does not count, as in PyTorch and transformers.
-IGNORED = -100
 
 
 class Loss(Protocol):

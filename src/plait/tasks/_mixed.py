@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from plait.tasks._examples import Batch, Columns, Examples, Ragged
+from plait.tasks._examples import Batch, Columns, Examples, Ragged, filling
 from plait.tasks._losses import TASK
 from plait.tasks._subset import table_of
 
@@ -61,7 +61,9 @@ class Mixed:
             if len(at)
         ]
         whole = {
-            name: _placed([(batch[name], at) for batch, at in batches], len(index), self.padding.get(name, 0))
+            name: _placed(
+                [(batch[name], at) for batch, at in batches], len(index), filling(self.padding, name)
+            )
             for name in batches[0][0]
         }
         return whole | {TASK: torch.from_numpy(np.array(self.places)[owner])}
