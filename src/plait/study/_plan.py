@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from plait.checkpoint import content_hash, open_model
-from plait.study import _fixed, _score
+from plait.study import _fixed, _score, _tuning
 from plait.study._at import BASE, SIMILARITY, At, bounded, branched, made, scored, trained
 from plait.study._branches import branch, needed
 from plait.study._facts import of_network, of_task
@@ -112,11 +112,13 @@ def _of_way(
         _score.way(way, at, folder)
 
     facts = {"way": _of_kind(way), "seed": seed, **way.facts(At(study, seed, name, {}))}
+    if way.tuned:
+        facts["tuning"] = study.tuning.split
     if not way.makes:
         return [score(name, measured, BASE, *fleet, facts=facts)]
     needs = (BASE, *(fleet if way.of_experts else []), *([bounded(seed)] if way.tuned else []))
     return [
-        Step(own, facts | _in_order(data), _work(study, seed, name, way.make), needs),
+        Step(own, facts | _in_order(data), _work(study, seed, name, partial(_tuning.make, way)), needs),
         score(name, measured, BASE, *fleet, own),
     ]
 

@@ -16,7 +16,7 @@ from plait.study._score import read, read_said, shown
 from plait.study._steps import Done
 from plait.study._study import Study
 from plait.study._training import METRICS, SIMULATED
-from plait.study.ways import TRIALS
+from plait.study._tuning import TRIALS
 from plait.tasks import Measured, Scores, tabulate
 
 EXPERTS = "experts"

@@ -12,6 +12,7 @@ from torch import nn
 from plait.study._at import At, made
 from plait.study._models import said
 from plait.study._study import Study
+from plait.study._tuning import answers
 from plait.study.ways import Way
 from plait.tasks import CrossEntropy, Measured, Task, measure
 
@@ -37,7 +38,7 @@ def base(at: At, folder: Path) -> None:
 
 def way(one: Way, at: At, folder: Path) -> None:
     """A way on all tasks."""
-    _measured(at, folder, one.answers(at, at.folders.get(made(at.name, at.seed))))
+    _measured(at, folder, answers(one, at, at.folders.get(made(at.name, at.seed))))
 
 
 def _measured(at: At, folder: Path, network: Callable[[Task], nn.Module]) -> None:

@@ -13,6 +13,7 @@ from plait.recipe import YamlDocument, read_yaml, validate
 from plait.study._branches import Start, problems_of_branches
 from plait.study._document import BaseDocument, StudyDocument, TuningDocument
 from plait.study._training import BACKENDS, joined, problems_of_mixture, problems_of_settings
+from plait.study._tuning import problems_of_way, problems_on_suite
 from plait.study.ways import Way
 from plait.tasks import Suite, load_suite
 
@@ -91,7 +92,7 @@ def load_study(path: str | Path, *, data: str | Path | None = None) -> Study:
         problems.append(InputError(f"there is no backend `{backend}` for experts", where=where, hint=hint))
     for name, way in typed.ways.items():
         where = document.locate(("ways", name))
-        problems += _problems_of_name(name, where) + way.problems(typed, where)
+        problems += _problems_of_name(name, where) + problems_of_way(way, typed, where)
     if typed.reference is not None and typed.reference not in typed.ways:
         hint = nearest(typed.reference, typed.ways)
         where = document.locate(("reference",))
@@ -184,7 +185,7 @@ def _splits(suite: Suite, typed: StudyDocument, where: str) -> list[InputError]:
         if split not in task.splits
     ]
     for way in typed.ways.values():
-        problems += way.problems_of_suite(suite, where)
+        problems += problems_on_suite(way, suite, where)
     return problems
 
 

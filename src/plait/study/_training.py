@@ -23,8 +23,10 @@ _BACKEND = "backend.txt"
 #: What came when in simulated time, of a step that simulates clients.
 SIMULATED = "simulated.json"
 BACKENDS = ("auto", "sequential", "stacked")
-#: What a member is besides its settings.
-_NOT_SETTINGS = ("name", "task", "start", "seed", "lora")
+#: Settings of members; not what they are besides.
+SETTINGS = [
+    entry.name for entry in fields(Member) if entry.name not in ("name", "task", "start", "seed", "lora")
+]
 #: Rounds between a fleet's saves, so that a killed study loses little.
 _SAVE_EVERY = 200
 #: Seeds are below this.
@@ -41,11 +43,10 @@ def joined(experts: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
 
 def problems_of_settings(settings: Mapping[str, Any], where: str) -> list[InputError]:
     """Settings that no member has, and values that they don't take."""
-    known = [entry.name for entry in fields(Member) if entry.name not in _NOT_SETTINGS]
     problems = [
-        InputError(f"experts have no setting `{name}`", where=where, hint=nearest(name, known))
+        InputError(f"experts have no setting `{name}`", where=where, hint=nearest(name, SETTINGS))
         for name in settings
-        if name not in known
+        if name not in SETTINGS
     ]
     if not problems:
         try:

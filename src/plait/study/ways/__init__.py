@@ -12,7 +12,7 @@ from plait.study.ways._joint import Joint
 from plait.study.ways._merge import Merge
 from plait.study.ways._posterior import Posterior
 from plait.study.ways._split import Split
-from plait.study.ways._way import TRIALS, Way
+from plait.study.ways._way import Way
 from plait.study.ways._zoo import Zoo
 
 #: The key that names a kind of way → what it is.
@@ -30,4 +30,4 @@ WAYS: dict[str, type[Way]] = {
     "clusters": Clusters,
 }
 
-__all__ = ["TRIALS", "WAYS", "Merge", "Way"]
+__all__ = ["WAYS", "Way"]

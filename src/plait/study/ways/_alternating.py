@@ -17,13 +17,11 @@ from plait.study._training import (
     METRICS,
     backend_of,
     fit,
-    joined,
     later_seed,
-    problems_of_settings,
     write_index,
 )
 from plait.study.ways._merge import problems_of_method, woven
-from plait.study.ways._way import Way
+from plait.study.ways._trained import Trained
 from plait.tasks import Task
 
 if TYPE_CHECKING:
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
 _MERGED = "merged"
 
 
-class Alternating(Way):
+class Alternating(Trained):
     """`alternate: METHOD`: in each of `rounds`, θₖ learns every task a little, and is merged to θₖ₊₁.
 
     The experts' length is that of all rounds together, so that it costs what they cost. With `linear` it is
@@ -47,17 +45,14 @@ class Alternating(Way):
     alternate: str
     rounds: int = Field(default=10, ge=1)
     options: dict[str, Any] = Field(default_factory=dict)
-    settings: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def method(self) -> str:
         return "arXiv:2411.03055"
 
     def problems(self, study: StudyDocument, where: str) -> list[InputError]:
-        settings = joined(study.experts, self.settings)
-        problems = problems_of_settings(settings, where) + problems_of_method(
-            self.alternate, self.options, where
-        )
+        settings = self.joined(study.experts)
+        problems = super().problems(study, where) + problems_of_method(self.alternate, self.options, where)
         steps = settings.get("steps")
         if not problems and steps is not None and steps < self.rounds:
             what = f"{steps} steps can't be shared by {self.rounds} rounds"
@@ -65,7 +60,7 @@ class Alternating(Way):
         return problems
 
     def facts(self, at: At) -> dict[str, Any]:
-        return {"settings": joined(at.study.experts, self.settings), "backend": at.study.backend}
+        return super().facts(at) | {"backend": at.study.backend}
 
     def make(self, at: At, folder: Path) -> None:
         if (folder / "model").is_dir():
@@ -87,7 +82,7 @@ class Alternating(Way):
         if number:
             start, before = rounds[number - 1] / _MERGED, read_index(rounds[number - 1])
             tasks = [at.with_head_of(task, before[task.name]) for task in tasks]
-        settings = joined(at.study.experts, self.settings)
+        settings = self.joined(at.study.experts)
         length = "steps" if settings.get("steps") is not None else "epochs"
         settings[length] = _part(settings[length], number, self.rounds)
         backend = at.study.backend if number == 0 else backend_of(rounds[0])

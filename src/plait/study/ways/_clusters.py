@@ -20,8 +20,8 @@ from plait.study._embedding import Embedding, check_installed, fitted, words_of
 from plait.study._language import Texts, problems_of_language
 from plait.study._mixing import TokenMixture
 from plait.study._models import batches
-from plait.study._training import fit, joined, problems_of_settings, write_index
-from plait.study.ways._way import Way
+from plait.study._training import fit, write_index
+from plait.study.ways._trained import Trained
 from plait.tasks import Subset, Suite, Task, mixture
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _FOUND, _CENTRES, _LABELS = "clusters", "centres.npy", "labels.npy"
 
 
-class Clusters(Way):
+class Clusters(Trained):
     """`clusters: K`: training examples of all tasks are clustered by their words, and each cluster has an
     expert, trained from the base. At inference expert j weighs exp(−‖h − c_j‖² / T), where h embeds the
     tokens so far, which are looked at anew after each `every` of them; before that, weights are equal.
@@ -46,14 +46,13 @@ class Clusters(Way):
     temperature: float = Field(default=0.1, gt=0, allow_inf_nan=False)
     top: int | None = Field(default=None, ge=1)
     every: int = Field(default=16, ge=1)
-    settings: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def method(self) -> str:
         return "arXiv:2303.14177"
 
     def problems(self, study: StudyDocument, where: str) -> list[InputError]:
-        problems = problems_of_settings(joined(study.experts, self.settings), where)
+        problems = super().problems(study, where)
         with noted(problems):
             check_installed()
         return problems
@@ -67,8 +66,7 @@ class Clusters(Way):
         return problems
 
     def facts(self, at: At) -> dict[str, Any]:
-        settings = joined(at.study.experts, self.settings)
-        return {"settings": settings, "backend": at.study.backend, "text": at.suite.decode is not None}
+        return super().facts(at) | {"backend": at.study.backend, "text": at.suite.decode is not None}
 
     def make(self, at: At, folder: Path) -> None:
         if not (folder / _FOUND).is_dir():
@@ -80,7 +78,7 @@ class Clusters(Way):
         for cluster in range(self.clusters):
             part = Subset(mixed.split("train"), np.flatnonzero(labels == cluster))
             learned[_name(cluster)] = replace(mixed, name=_name(cluster), splits={"train": part})
-        settings = joined(at.study.experts, self.settings)
+        settings = self.joined(at.study.experts)
         write_index(fit(at, learned, settings, folder, backend=at.study.backend), folder)
 
     def _find(self, at: At, folder: Path) -> None:

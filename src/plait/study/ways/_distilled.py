@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from plait.errors import InputError
 from plait.study._distillation import DistillationLoss
 from plait.study._models import Averaged
-from plait.study._training import fit_one, joined, problems_of_mixture, problems_of_settings
-from plait.study.ways._way import Way
+from plait.study._training import fit_one, problems_of_mixture
+from plait.study.ways._trained import Trained
 from plait.tasks import CrossEntropy, NextToken, SquaredError, Suite, mixture
 
 if TYPE_CHECKING:
     from plait.study._at import At
-    from plait.study._document import StudyDocument
 
 
-class Distilled(Way):
+class Distilled(Trained):
     """`distill: experts` or `distill: ensemble`: a task's teacher is its own expert, or the mean of all.
 
     Hinton et al., arXiv:1503.02531.
@@ -31,14 +30,10 @@ class Distilled(Way):
     distill: Literal["experts", "ensemble"]
     temperature: float = Field(default=4.0, gt=0, allow_inf_nan=False)
     alpha: float = Field(default=0.9, ge=0, le=1)
-    settings: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def method(self) -> str:
         return "arXiv:1503.02531"
-
-    def problems(self, study: StudyDocument, where: str) -> list[InputError]:
-        return problems_of_settings(joined(study.experts, self.settings), where)
 
     def problems_of_suite(self, suite: Suite, where: str) -> list[InputError]:
         problems = [
@@ -51,9 +46,6 @@ class Distilled(Way):
             if not isinstance(task.loss, CrossEntropy | NextToken | SquaredError)
         ]
         return problems or problems_of_mixture(suite.tasks, None, where)
-
-    def facts(self, at: At) -> dict[str, Any]:
-        return {"settings": joined(at.study.experts, self.settings)}
 
     def make(self, at: At, folder: Path) -> None:
         tasks = list(at.suite.tasks)
@@ -72,4 +64,4 @@ class Distilled(Way):
         )
         learned = dataclasses.replace(mixed, loss=loss)
         # The loss looks at which rows are whose, which no recorded or vmapped pass can.
-        fit_one(at, learned, joined(at.study.experts, self.settings), folder, backend="sequential")
+        fit_one(at, learned, self.joined(at.study.experts), folder, backend="sequential")

@@ -21,6 +21,7 @@ class Ensemble(Way):
 
     kind: ClassVar[str] = "ensemble"
     makes: ClassVar[bool] = False
+    tunable: ClassVar[bool] = False
 
     ensemble: Literal["probabilities"]
 

@@ -44,6 +44,7 @@ class Federated(Way):
 
     kind: ClassVar[str] = "federated"
     of_experts: ClassVar[bool] = False
+    tunable: ClassVar[bool] = False
 
     clients: int = Field(default=100, ge=1)
     alpha: float | None = Field(default=0.1, gt=0, allow_inf_nan=False)

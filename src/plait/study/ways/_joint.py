@@ -5,30 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
-
 from plait.errors import InputError, nearest
-from plait.study._training import fit_one, joined, problems_of_mixture, problems_of_settings
-from plait.study.ways._way import Way
+from plait.study._training import fit_one, problems_of_mixture
+from plait.study.ways._trained import Trained
 from plait.tasks import Suite
 
 if TYPE_CHECKING:
     from plait.study._at import At
-    from plait.study._document import StudyDocument
 
 
-class Joint(Way):
+class Joint(Trained):
     """`train: joint`; `settings` go before the experts', `weights` are tasks' shares of the examples."""
 
     kind: ClassVar[str] = "joint"
     of_experts: ClassVar[bool] = False
 
     train: Literal["joint"]
-    settings: dict[str, Any] = Field(default_factory=dict)
     weights: dict[str, float] | None = None
-
-    def problems(self, study: StudyDocument, where: str) -> list[InputError]:
-        return problems_of_settings(joined(study.experts, self.settings), where)
 
     def problems_of_suite(self, suite: Suite, where: str) -> list[InputError]:
         tasks, weights = [task.name for task in suite.tasks], self.weights or {}
@@ -46,9 +39,6 @@ class Joint(Way):
             ]
         return problems or problems_of_mixture([suite[task] for task in weights or tasks], weights, where)
 
-    def facts(self, at: At) -> dict[str, Any]:
-        return {"settings": joined(at.study.experts, self.settings)}
-
     def make(self, at: At, folder: Path) -> None:
         tasks: Any = list(at.suite.tasks) if self.weights is None else dict(self.weights)
-        fit_one(at, tasks, joined(at.study.experts, self.settings), folder)
+        fit_one(at, tasks, self.joined(at.study.experts), folder)

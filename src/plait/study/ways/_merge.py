@@ -1,23 +1,20 @@
-"""A merge of the experts; options may be tried on validation data."""
+"""A merge of the experts."""
 
 from __future__ import annotations
 
-import itertools
-import json
 import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import Field
 
 from plait.engine import RunOptions, merge
 from plait.errors import InputError, PlaitWarning, nearest
 from plait.methods import METHODS, Option
-from plait.study.ways._way import TRIALS, Way
-from plait.tasks import Suite, Task
+from plait.study.ways._way import Way
+from plait.tasks import Suite
 
 if TYPE_CHECKING:
     from plait.study._at import At
@@ -27,72 +24,26 @@ _RUN = RunOptions(overwrite=True)
 
 
 class Merge(Way):
-    """`merge: METHOD`; `options` are fixed, of `tune` the best combination is taken."""
+    """`merge: METHOD`, with its `options`."""
 
     merge: str
     options: dict[str, Any] = Field(default_factory=dict)
-    tune: dict[str, list[Any]] = Field(default_factory=dict)
 
     @property
     def method(self) -> str:
         return self.merge
 
-    @property
-    def tuned(self) -> bool:
-        return len(self.grid) > 1
-
-    @property
-    def grid(self) -> list[dict[str, Any]]:
-        """All settings that are tried; an empty one if nothing is tuned."""
-        return [
-            dict(zip(self.tune, values, strict=True)) for values in itertools.product(*self.tune.values())
-        ]
-
     def problems(self, study: StudyDocument, where: str) -> list[InputError]:
-        problems = problems_of_method(self.merge, self.options, where)
-        if self.merge not in METHODS:
-            return problems
-        for key, values in self.tune.items():
-            if key in self.options:
-                problems.append(InputError(f"`{key}` is both set and tuned", where=where))
-            elif not values:
-                problems.append(InputError(f"`{key}` has no value to try", where=where))
-            else:
-                for value in values:
-                    problems += problems_of_method(self.merge, {key: value}, where)
-        budget = study.tuning.budget
-        if len(self.grid) > budget:
-            what = f"it tries {len(self.grid)} settings, and each way may try {budget}"
-            problems.append(InputError(what, where=where, hint="try fewer, or raise tuning.budget for all"))
-        return problems
+        del study
+        return problems_of_method(self.merge, self.options, where)
 
     def problems_of_suite(self, suite: Suite, where: str) -> list[InputError]:
         if self.merge not in METHODS:
             return []
-        settings = {**self.options, **dict.fromkeys(self.tune)}
-        return problems_of_models(self.merge, settings, len(suite.tasks), where)
-
-    def facts(self, at: At) -> dict[str, Any]:
-        return {"split": at.study.tuning.split} if self.tuned else {}
+        return problems_of_models(self.merge, self.options, len(suite.tasks), where)
 
     def make(self, at: At, folder: Path) -> None:
-        grid, trials = self.grid, []
-        bounds = at.bounds if self.tuned else {}
-        for setting in grid if self.tuned else ():
-            network = at.filled(self.merged(at, setting, None))
-            split = at.study.tuning.split
-            scores = {t.name: at.measured(at.on_task(network, t), t, split) for t in at.suite.tasks}
-            shares = [_share(t, scores[t.name], bounds[t.name]) for t in at.suite.tasks]
-            trials.append({"setting": dict(setting), "scores": scores, "value": float(np.mean(shares))})
-        best = max(range(len(trials)), key=lambda i: _or_least(trials[i]["value"]), default=0)
-        for place, trial in enumerate(trials):
-            trial["chosen"] = place == best
-        self.merged(at, grid[best], folder / "model")
-        (folder / TRIALS).write_text(json.dumps(trials, indent=1) + "\n", encoding="utf-8")
-
-    def merged(self, at: At, setting: Mapping[str, Any], out: Path | None) -> Any:
-        """The experts, merged with a setting of what is tuned."""
-        return woven(self.merge, {**self.options, **setting}, at.experts, at.base, at.seed, out)
+        woven(self.merge, self.options, at.experts, at.base, at.seed, folder / "model")
 
 
 def woven(
@@ -101,8 +52,8 @@ def woven(
     models: Mapping[str, Path],
     base: Path,
     seed: int,
-    out: Path | None,
-) -> Any:
+    out: Path,
+) -> None:
     """A merge of folders.
 
     Args:
@@ -111,13 +62,13 @@ def woven(
         models: name → folder.
         base: used where the method has one.
         seed: of methods that draw.
-        out: where to, in place of what a killed run left there; in memory if None.
+        out: where to, in place of what a killed run left there.
     """
     own = str(base) if METHODS[method].base != "unused" else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PlaitWarning)
         named = {name: str(path) for name, path in models.items()}
-        return merge(named, base=own, method=method, out=out, seed=seed, options=_RUN, **options)
+        merge(named, base=own, method=method, out=out, seed=seed, options=_RUN, **options)
 
 
 def problems_of_method(method: str, options: Mapping[str, Any], where: str) -> list[InputError]:
@@ -176,12 +127,3 @@ def _fits(option: Option, value: Any) -> bool:
         return False
     low, high = option.low, option.high
     return (low is None or value >= low) and (high is None or value <= high)
-
-
-def _share(task: Task, score: float, bound: float) -> float:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.divide(score, bound) if task.metric.higher_is_better else np.divide(bound, score))
-
-
-def _or_least(value: float) -> float:
-    return -np.inf if np.isnan(value) else value

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import Field
 from torch import nn
 
 from plait.errors import InputError
-from plait.recipe import Keys
+from plait.recipe import Keys, YamlDocument, validate
+from plait.study._training import SETTINGS
 from plait.tasks import Suite, Task
 
 if TYPE_CHECKING:
     from plait.study._at import At
     from plait.study._document import StudyDocument
-
-#: What was tried, in a way's folder: setting, validation score of each task, and whether it was taken.
-TRIALS = "trials.json"
 
 
 class Way(Keys):
@@ -32,6 +32,10 @@ class Way(Keys):
     makes: ClassVar[bool] = True
     #: Whether what it makes is made of the experts.
     of_experts: ClassVar[bool] = True
+    #: Whether it has settings that can be chosen on validation examples.
+    tunable: ClassVar[bool] = True
+
+    tune: dict[str, list[Any]] = Field(default_factory=dict)
 
     @property
     def method(self) -> str | None:
@@ -39,9 +43,44 @@ class Way(Keys):
         return None
 
     @property
+    def grid(self) -> list[dict[str, Any]]:
+        """All combinations of what is tuned; an empty one if nothing is."""
+        return [
+            dict(zip(self.tune, values, strict=True)) for values in itertools.product(*self.tune.values())
+        ]
+
+    @property
     def tuned(self) -> bool:
         """Whether settings are tried on validation data."""
-        return False
+        return len(self.grid) > 1
+
+    @classmethod
+    def place_of(cls, key: str) -> str | None:
+        """Which mapping of its keys a setting belongs to; None for a key of its own."""
+        known = cls.model_fields
+        if key in known and not known[key].is_required():
+            return None
+        if "settings" in known and ("options" not in known or key in SETTINGS):
+            return "settings"
+        return "options" if "options" in known else None
+
+    def variant(self, setting: Mapping[str, Any]) -> Way:
+        """This way with a setting of what is tuned.
+
+        Raises:
+            InputError: a key does not take the value, or there is none of that name.
+        """
+        data: dict[str, Any] = self.model_dump(by_alias=True, exclude_unset=True, exclude={"tune"})
+        for key, value in setting.items():
+            place = self.place_of(key)
+            if place is None:
+                data[key] = value
+            else:
+                data[place] = {**data.get(place, {}), key: value}
+        found, problems, _ = validate(type(self), YamlDocument(data, ""), strict=True)
+        if found is None or problems:
+            raise problems[0].located(lambda _: "")
+        return found
 
     def problems(self, study: StudyDocument, where: str) -> list[InputError]:
         """What is wrong with it, before anything is run.

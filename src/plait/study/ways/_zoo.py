@@ -7,7 +7,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -18,23 +18,20 @@ from plait.study._models import Averaged, batches
 from plait.study._training import (
     METRICS,
     fit_one,
-    joined,
     later_seed,
     problems_of_mixture,
-    problems_of_settings,
 )
-from plait.study.ways._way import Way
+from plait.study.ways._trained import Trained
 from plait.tasks import Suite, Task, at_rest
 
 if TYPE_CHECKING:
     from plait.study._at import At
-    from plait.study._document import StudyDocument
 
 #: Tasks of each network, in the order of training.
 _LEARNED = "learned.json"
 
 
-class Zoo(Way):
+class Zoo(Trained):
     """`zoo: b`: tasks arrive one by one, in the suite's order; each time a network learns the newest and up
     to b − 1 earlier ones, drawn by how badly the ensemble does on their training examples. A task is answered
     by the mean of the probabilities of all networks that learned it. Ramesh & Chaudhari, arXiv:2106.03027.
@@ -44,24 +41,17 @@ class Zoo(Way):
     of_experts: ClassVar[bool] = False
 
     zoo: int = Field(ge=1, strict=True)
-    settings: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def method(self) -> str:
         return "arXiv:2106.03027"
 
-    def problems(self, study: StudyDocument, where: str) -> list[InputError]:
-        return problems_of_settings(joined(study.experts, self.settings), where)
-
     def problems_of_suite(self, suite: Suite, where: str) -> list[InputError]:
         return problems_of_mixture(suite.tasks, None, where) if self.zoo > 1 else []
 
-    def facts(self, at: At) -> dict[str, Any]:
-        return {"settings": joined(at.study.experts, self.settings)}
-
     def make(self, at: At, folder: Path) -> None:
         learned = _read(folder)
-        settings = joined(at.study.experts, self.settings)
+        settings = self.joined(at.study.experts)
         for number in range(len(learned), len(at.suite.tasks)):
             known, newest = at.suite.tasks[:number], at.suite.tasks[number]
             losses = {task.name: _loss(_ensemble(at, folder, learned, task), task) for task in known}

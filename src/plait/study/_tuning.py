@@ -1,0 +1,148 @@
+"""Ways with settings to choose: each is made and measured on validation examples, and the best stays."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import nn
+
+from plait.errors import InputError, noted
+from plait.study.ways import Way
+from plait.tasks import Suite, Task
+
+if TYPE_CHECKING:
+    from plait.study._at import At
+    from plait.study._document import StudyDocument
+
+#: What was tried, in a way's folder: setting, validation score of each task, and whether it was taken.
+TRIALS = "trials.json"
+#: The same while settings are being tried.
+_TRIED = "tried.json"
+
+
+def problems_of_way(way: Way, study: StudyDocument, where: str) -> list[InputError]:
+    """What is wrong with a way, or with one of the settings that it tries."""
+    problems = _problems_of_tune(way, study, where)
+    return problems or _of_variants(way, lambda variant: variant.problems(study, where))
+
+
+def problems_on_suite(way: Way, suite: Suite, where: str) -> list[InputError]:
+    """What is wrong with a way on these tasks, or with one of the settings that it tries."""
+    try:
+        return _of_variants(way, lambda variant: variant.problems_of_suite(suite, where))
+    except InputError:
+        return []  # a setting is at fault, which `problems_of_way` tells
+
+
+def _of_variants(way: Way, look: Callable[[Way], list[InputError]]) -> list[InputError]:
+    """Problems of all settings, each told once."""
+    found = [problem for setting in way.grid for problem in look(way.variant(setting))]
+    return list({str(problem): problem for problem in found}.values())
+
+
+def _problems_of_tune(way: Way, study: StudyDocument, where: str) -> list[InputError]:
+    problems = []
+    if way.tune and not way.tunable:
+        what = "it has nothing that is chosen on validation examples"
+        problems.append(InputError(what, where=where, hint="give one way for each setting"))
+    for key, values in way.tune.items():
+        place = way.place_of(key)
+        held = way.model_fields_set if place is None else getattr(way, place)
+        if key in held:
+            problems.append(InputError(f"`{key}` is both set and tuned", where=where))
+        if not values:
+            problems.append(InputError(f"`{key}` has no value to try", where=where))
+        if any(value in values[:at] for at, value in enumerate(values)):
+            problems.append(InputError(f"`{key}` has a value that is tried twice", where=where))
+        problems += _problems_of_values(way, key, where)
+    budget = study.tuning.budget
+    if len(way.grid) > budget:
+        what = f"it tries {len(way.grid)} settings, and each way may try {budget}"
+        problems.append(InputError(what, where=where, hint="try fewer, or raise tuning.budget for all"))
+    return problems
+
+
+def _problems_of_values(way: Way, key: str, where: str) -> list[InputError]:
+    """Values that a way's own key does not take."""
+    problems: list[InputError] = []
+    for value in way.tune[key]:
+        with noted(problems):
+            way.variant({key: value})
+    return [problem.located(lambda _: where) for problem in problems]
+
+
+def make(way: Way, at: At, folder: Path) -> None:
+    """Write what a way becomes into a folder, with the best of its settings; goes on after a kill.
+
+    The best has the highest mean, over tasks, of the share of the experts' score; the first of equals. What
+    another setting became is removed as soon as a better one is known.
+    """
+    if not way.tuned:
+        (setting,) = way.grid
+        way.variant(setting).make(at, folder)
+        return
+    trials = _read(folder / _TRIED)
+    for number, setting in enumerate(way.grid):
+        if number >= len(trials):
+            trials.append({"setting": setting, **_tried(way.variant(setting), at, _place(folder, number))})
+            _write(folder / _TRIED, trials)
+        for other in range(number + 1):
+            if other != _best(trials[: number + 1]):
+                shutil.rmtree(_place(folder, other), ignore_errors=True)
+    best = _best(trials)
+    place = _place(folder, best)
+    if place.is_dir():  # else a killed run has come as far as this
+        for entry in sorted(place.iterdir()):
+            entry.rename(folder / entry.name)
+        place.rmdir()
+    _write(folder / TRIALS, [trial | {"chosen": number == best} for number, trial in enumerate(trials)])
+
+
+def answers(way: Way, at: At, folder: Path | None) -> Callable[[Task], nn.Module]:
+    """What is asked of each task: the way with the setting that was taken."""
+    trials = _read(folder / TRIALS) if folder is not None else []
+    setting = next((trial["setting"] for trial in trials if trial["chosen"]), way.grid[0])
+    return way.variant(setting).answers(at, folder)
+
+
+def _tried(variant: Way, at: At, place: Path) -> dict[str, Any]:
+    """A setting's scores on the split that is tuned on."""
+    place.mkdir(exist_ok=True)
+    variant.make(at, place)
+    asked, split = variant.answers(at, place), at.study.tuning.split
+    scores = {task.name: at.measured(asked(task).eval(), task, split) for task in at.suite.tasks}
+    shares = [_share(task, scores[task.name], at.bounds[task.name]) for task in at.suite.tasks]
+    return {"scores": scores, "value": float(np.mean(shares))}
+
+
+def _place(folder: Path, number: int) -> Path:
+    return folder / f"setting-{number}"
+
+
+def _best(trials: list[dict[str, Any]]) -> int:
+    return max(range(len(trials)), key=lambda place: _or_least(trials[place]["value"]))
+
+
+def _share(task: Task, score: float, bound: float) -> float:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.divide(score, bound) if task.metric.higher_is_better else np.divide(bound, score))
+
+
+def _or_least(value: float) -> float:
+    return -np.inf if np.isnan(value) else value
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+
+
+def _write(file: Path, trials: list[dict[str, Any]]) -> None:
+    """Whole whenever it is there."""
+    begun = file.with_name(f"{file.name}.partial")
+    begun.write_text(json.dumps(trials, indent=1) + "\n", encoding="utf-8")
+    begun.replace(file)

@@ -1,0 +1,151 @@
+"""Ways whose settings are chosen on validation examples."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small_study
+import torch
+
+import plait
+from plait.errors import InputError
+from plait.study import load_study, run_study
+from plait.study._at import At
+from plait.tasks import evaluate
+
+EXPERTS = "{backend: sequential, steps: 15, batch_size: 16, lr: 0.01}"
+STUDY = f"""
+study: tuned
+suite: suite.yaml
+experts: {EXPERTS}
+bootstrap: 0
+ways:
+"""
+#: A way's kind and what is fixed, what is tuned, and the same as a setting of the way alone.
+TUNED: dict[str, tuple[str, dict[str, list[Any]], str]] = {
+    "merge": ("merge: task_arithmetic", {"lambda": [0.2, 0.5]}, "options: {{lambda: {0}}}"),
+    "joint": ("train: joint", {"lr": [0.0001, 0.02]}, "settings: {{lr: {0}}}"),
+    "student": ("distill: experts", {"temperature": [1.0, 6.0]}, "temperature: {0}"),
+    "alternating": ("alternate: task_arithmetic", {"lambda": [0.1, 0.6]}, "options: {{lambda: {0}}}"),
+    "rounds": ("alternate: linear", {"rounds": [1, 5]}, "rounds: {0}"),
+    "side by side": ("concatenate: experts", {"ridge": [1e3, 1e-3]}, "ridge: {0}"),
+}
+
+
+def line(name: str, text: str) -> str:
+    return f"  {name}: {{{text}}}\n"
+
+
+def tuned(name: str) -> str:
+    kind, tune, _ = TUNED[name]
+    return line(name, f"{kind}, tune: {json.dumps(tune)}")
+
+
+def step(folder: Path, name: str) -> Path:
+    wanted = name.replace(" ", "-")
+    (found,) = (p for p in (folder / "out" / "steps").iterdir() if p.name.rpartition("-")[0] == wanted)
+    return found
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Each way tuned, and with each of its settings alone."""
+    folder, text = tmp_path_factory.mktemp("tuned"), STUDY
+    for name, (kind, tune, alone) in TUNED.items():
+        text += tuned(name)
+        ((_, values),) = tune.items()
+        text += "".join(line(f"{name} {n}", f"{kind}, {alone.format(v)}") for n, v in enumerate(values))
+    run_study(small_study.write(folder, text), folder / "out")
+    return folder
+
+
+@pytest.mark.parametrize("name", TUNED)
+def test_the_setting_with_the_best_validation_score_is_taken(name: str, ran: Path) -> None:
+    """The ways are also made with each setting alone, and these measured by the library's front door."""
+    place = step(ran, f"{name} @0")
+    trials = json.loads((place / "trials.json").read_text())
+    ((key, values),) = TUNED[name][1].items()
+    assert [trial["setting"] for trial in trials] == [{key: value} for value in values]
+    best = int(np.argmax([trial["value"] for trial in trials]))
+    assert [trial["chosen"] for trial in trials] == [n == best for n in range(len(values))]
+    chosen, other = (np.load(step(ran, f"score {name}{end} @0") / "numbers.npz") for end in ("", f" {best}"))
+    assert all(np.array_equal(chosen[task], other[task]) for task in small_study.NAMES)
+    assert not list(place.glob("setting-*"))
+
+
+@pytest.mark.parametrize("name", ["joint", "merge"])
+def test_scores_are_shares_of_the_experts_on_validation_examples(name: str, ran: Path) -> None:
+    suite = load_study(ran / "study.yaml").suite
+    experts = json.loads((step(ran, "experts @0") / "models.json").read_text())
+    trials = json.loads((step(ran, f"{name} @0") / "trials.json").read_text())
+    own = {task: step(ran, "experts @0") / folder for task, folder in experts.items()}
+    for number, trial in enumerate(trials):
+        model = step(ran, f"{name} {number} @0") / "model"
+        heads = model if name == "joint" else own
+        shares = []
+        for task in small_study.NAMES:
+            one, expert = (
+                evaluate(str(body), suite, split="validation", tasks=[task], heads=held).rows[0].value
+                for body, held in ((model, heads), (own[task], own))
+            )
+            assert trial["scores"][task] == pytest.approx(one)
+            shares.append(one / expert)
+        assert trial["value"] == pytest.approx(np.mean(shares))
+
+
+def test_a_killed_tuning_goes_on_with_the_settings_that_are_left(
+    ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, measured, seen = small_study.write(tmp_path, STUDY + tuned("joint")), At.measured, list[float]()
+
+    def dying(self: At, *args: Any) -> float:
+        seen.append(measured(self, *args))
+        if len(seen) == 3 + 3 + 2:  # the experts, the first setting, and a part of the second
+            raise KeyboardInterrupt
+        return seen[-1]
+
+    monkeypatch.setattr(At, "measured", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(study, tmp_path / "out")
+    run_study(study, tmp_path / "out", resume=True)
+    assert len(seen) == 3 + 3 + 2 + 3
+    one, other = (step(folder, "joint @0") for folder in (ran, tmp_path))
+    assert (one / "trials.json").read_text() == (other / "trials.json").read_text()
+    assert_same(one / "model", other / "model")
+
+
+def assert_same(one: Path, other: Path) -> None:
+    own, others = plait.open(str(one)), plait.open(str(other))
+    assert set(own) == set(others)
+    assert all(torch.equal(own[name].read(), others[name].read()) for name in own)
+
+
+@pytest.mark.parametrize(
+    ("way", "told"),
+    [
+        ("ensemble: probabilities, tune: {lr: [1, 2]}", "nothing that is chosen on validation examples"),
+        ("federate: synchronous, tune: {lr: [0.1, 0.2]}", "nothing that is chosen on validation examples"),
+        ("train: joint, tune: {lrr: [1, 2]}", "experts have no setting `lrr`\n  hint: .*`lr`"),
+        ("train: joint, tune: {lr: [0.1, -1]}", "lr"),
+        ("train: joint, tune: {lr: [0.1, 0.1]}", "`lr` has a value that is tried twice"),
+        ("train: joint, tune: {lr: []}", "`lr` has no value to try"),
+        ("train: joint, settings: {lr: 0.1}, tune: {lr: [0.1]}", "`lr` is both set and tuned"),
+        ("train: joint, tune: {lr: [1, 2, 3], clip: [1, 2, 3]}", "tries 9 settings, and each way may try 8"),
+        ("train: joint, tune: {lr: 1}", "tune.lr` is `1`, and it must be a list"),
+        ("distill: experts, tune: {temperature: [1, 0]}", "`temperature` is `0`"),
+        ("distill: experts, temperature: 2, tune: {temperature: [1]}", "`temperature` is both set and tuned"),
+        ("alternate: linear, tune: {lambda: [1]}", "method `linear` has no option `lambda`"),
+        ("alternate: linear, tune: {rounds: [1, 16]}", "15 steps can't be shared by 16 rounds"),
+        ("alternate: linear, tune: {alternate: [ties]}", "`alternate`"),
+    ],
+)
+def test_faulty_tuning_is_told_before_anything_is_run(way: str, told: str, tmp_path: Path) -> None:
+    study = small_study.write(tmp_path, STUDY + line("it", way))
+    with pytest.raises(InputError, match=told) as found:
+        run_study(study, tmp_path / "out")
+    assert f"{study}:7" in str(found.value)
+    assert not (tmp_path / "out").exists()
