@@ -9,11 +9,9 @@ from urllib.parse import quote
 from safetensors.torch import save_model
 from torch import nn
 
+from plait.checkpoint import HEAD_FILE
 from plait.tasks._joint import Heads
 from plait.tasks._task import Headed
-
-#: What a task's head is called beside its body, or in a folder of the task's name.
-HEAD_FILE = "head.safetensors"
 
 
 def save_network(network: nn.Module, folder: Path) -> None:
