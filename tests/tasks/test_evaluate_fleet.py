@@ -131,7 +131,18 @@ def test_the_folders_of_a_fleet_are_scored_as_the_fleet_is(fleet, suite, tmp_pat
     }
 
 
-@pytest.mark.parametrize("names", [("a/b", "c"), ("日本", "c"), ("..", "c"), ("x y", "model")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a/b", "c"),
+        ("日本", "c"),
+        ("..", "c"),
+        ("x y", "model"),
+        ("model.safetensors", "member.json"),
+        ("head.safetensors", "config.json"),
+        ("日本" * 50, "日本" * 51),
+    ],
+)
 def test_heads_of_tasks_with_odd_names_are_found_in_folders(suite, tmp_path, names):
     tasks = tuple(task.renamed(name) for task, name in zip(suite.tasks[:2], names, strict=True))
     odd = replace(suite, tasks=tasks)

@@ -43,7 +43,7 @@ from plait.tasks._mixture import mixture
 from plait.tasks._network import at_rest, with_head
 from plait.tasks._packages import Debian, Hub, PyPI
 from plait.tasks._packing import check_packing
-from plait.tasks._saved import folder_name, save_network
+from plait.tasks._saved import file_name, folder_name, save_network
 from plait.tasks._scores import NOTE, Average, Evidence, Score, Scores, marked, read_scores
 from plait.tasks._subset import Subset, table_of
 from plait.tasks._suite import Suite
@@ -105,6 +105,7 @@ __all__ = [
     "digest",
     "evaluate",
     "evaluate_lm",
+    "file_name",
     "filling",
     "find",
     "folder_name",
