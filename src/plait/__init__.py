@@ -44,6 +44,11 @@ _HOMES = {
     "verify": ("plait.engine", "verify"),
 }
 
+#: Rooms that documentation names, imported on first use too: `plait.tasks.evaluate_lm`.
+_ROOMS = (
+    "checkpoint", "engine", "errors", "fleet", "methods", "recipe", "report", "study", "tasks", "testing"
+)  # fmt: skip
+
 __all__ = [
     "After",
     "Fleet",
@@ -73,11 +78,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"plait.{name}")
     if name not in _HOMES:
-        raise AttributeError(f"module `plait` has no attribute `{name}`")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, own = _HOMES[name]
     return getattr(import_module(module), own)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_ROOMS])

@@ -122,12 +122,14 @@ def test_models_without_names_may_be_listed_in_any_order():
 
 def test_a_base_that_is_not_merged_and_files_that_are_no_weights_are_told(tmp_path):
     folders = [str(write(tmp_path / name, seed)) for seed, name in enumerate("ab")]
-    save_file({"x": torch.ones(1)}, tmp_path / "a" / "consolidated.safetensors")
+    for name in ("consolidated", "head"):  # a task's head is known
+        save_file({"x": torch.ones(1)}, tmp_path / "a" / f"{name}.safetensors")
     with pytest.warns(PlaitWarning) as told:
         plait.merge(folders[:1], base=folders[1])
     words = " ".join(str(one.message) for one in told)
     assert "`linear` merges the listed models alone" in words
     assert "not part of its weights: `consolidated.safetensors`" in words
+    assert "head.safetensors" not in words
 
 
 def test_sizes_may_be_words_and_wrong_ones_are_told(models, tmp_path):

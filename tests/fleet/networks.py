@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -69,9 +71,7 @@ def labelled(
     return Columns({"input": x, "label": (x.flatten(1) @ weights).argmax(1)})
 
 
-def task(
-    kind: type[nn.Module], count: int = 70, *, name: str = "task", seed: int = 0, **kwargs: object
-) -> Task:
+def task(kind: type[nn.Module], count: int = 70, *, name: str = "task", seed: int = 0, **kwargs: Any) -> Task:
     """A task with a validation split."""
     splits = {"train": labelled(kind, count, seed=seed), "validation": labelled(kind, 40, seed=seed + 100)}
-    return Task(name, splits, **kwargs)  # type: ignore[arg-type]
+    return Task(name, splits, **kwargs)

@@ -107,7 +107,7 @@ def test_the_highest_learning_rate_ends_its_member_alone(backend: Any) -> None:
 class Sparse(nn.Module):
     def __init__(self, kind: type[nn.Module] = nn.Embedding, frozen: bool = False) -> None:
         super().__init__()
-        self.inner = nn.ModuleDict({"table": kind(5, 12, sparse=True)})  # type: ignore[call-arg]
+        self.inner = nn.ModuleDict({"table": kind(5, 12, sparse=True)})
         self.inner.requires_grad_(not frozen)
         self.last = nn.Linear(12, 3)
         self.double()

@@ -153,7 +153,7 @@ def test_adapters_learn_mixtures_as_peft_alone_does(tmp_path: Path) -> None:
             Member(name="joint", task=[one, two], steps=20, batch_size=6, lora=config(r=2)),
             Member(name="alone", task=two, steps=20, batch_size=6, lora=config(r=3), seed=1),
         ]
-        fleet = Fleet(members, model=base, backend=backend).fit(quiet=True)  # type: ignore[arg-type]
+        fleet = Fleet(members, model=base, backend=backend).fit(quiet=True)
         states[backend] = [fleet.state(name).parameters for name in fleet]
     for found, wanted in zip(states["adapters"], states["sequential"], strict=True):
         assert found.keys() == wanted.keys()
@@ -188,5 +188,5 @@ def test_a_label_that_a_task_of_a_mixture_has_no_output_for_is_told() -> None:
     assert f"example {30 + 4}" in str(caught.value)
 
 
-class Late(list):  # type: ignore[type-arg]
+class Late(list):
     """Whose labels can't be looked at without making examples."""

@@ -173,7 +173,7 @@ def test_what_networks_see_outside_is_never_frozen(network: Any) -> None:
     ended = []
     for backend in ("stacked", "sequential"):
         network.put(1.0)
-        fleet = Fleet(MEMBERS, task(MLP), model=network, backend=backend)  # type: ignore[arg-type]
+        fleet = Fleet(MEMBERS, task(MLP), model=network, backend=backend)
         ended.append(fleet.fit(quiet=True, callbacks=[Halving(network.put)]))
     network.put(1.0)
     unchanged = fitted(network, "stacked")

@@ -27,7 +27,7 @@ from plait.tasks import CrossEntropy, Metric, Task, accuracy, macro_f1
 
 HERE = Path(__file__).parent
 FACTS = Facts(1, {}, [], [], {}, [], 0)
-NAMES = ["a", best_of("a"), "a=best", "../up", "..", "b/c", "ä ö"]
+NAMES = ["a", best_of("a"), "a=best", "../up", "..", "b/c", "ä ö", "config.json", "長" * 90, "長" * 91]
 
 
 @pytest.fixture(autouse=True)

@@ -44,7 +44,7 @@ def test_transformers_models_with_masks_stack(case: str) -> None:
     members = [Member(name=f"m{i}", seed=i, steps=20, batch_size=3 + i, lr=1e-3 * (i + 1)) for i in range(3)]
     ended = []
     for backend in ("stacked", "sequential"):
-        fleet = Fleet(members, task, model=make(), backend=backend).fit(quiet=True)  # type: ignore[arg-type]
+        fleet = Fleet(members, task, model=make(), backend=backend).fit(quiet=True)
         ended.append([fleet.state(name).parameters for name in fleet])
     for one, two in zip(*ended, strict=True):
         for name in one:
@@ -91,7 +91,7 @@ def test_layers_that_drop_in_their_own_ways_stack(layer: str) -> None:
     members = [Member(name=f"m{i}", seed=i, steps=20, lr=0.01) for i in range(3)]
     ended = []
     for backend in ("stacked", "sequential"):
-        fleet = Fleet(members, rows(), model=lambda: Odd(LAYERS[layer]()).double(), backend=backend)  # type: ignore[arg-type]
+        fleet = Fleet(members, rows(), model=lambda: Odd(LAYERS[layer]()).double(), backend=backend)
         ended.append([fleet.fit(quiet=True).state(name).parameters for name in fleet])
     for one, two in zip(*ended, strict=True):
         assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ def task(
     label: Callable[[np.ndarray, np.ndarray], np.ndarray],
     outputs: int,
     metric: Metric | None = None,
-    **settings: object,
+    **settings: Any,
 ) -> Task:
     """A task on all digits: the first 1300 pictures train, the next 200 validate, the rest test."""
     X, y = pictures()
@@ -56,7 +57,7 @@ def task(
         split: Columns({"input": torch.from_numpy(X[part]), "label": torch.from_numpy(wanted[part])})
         for split, part in cuts.items()
     }
-    return Task(name, splits, metric=metric or accuracy(), head=head(outputs), **settings)  # type: ignore[arg-type]
+    return Task(name, splits, metric=metric or accuracy(), head=head(outputs), **settings)
 
 
 def suite(missing: dict[str, str] | None = None) -> Suite:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 import plait
-from plait.errors import InputError
+from plait.errors import InputError, PlaitWarning
 from plait.tasks import Headed, Task, evaluate
 
 
@@ -120,7 +121,9 @@ def test_members_that_learn_several_tasks_keep_their_own_heads(suite):
 
 def test_the_folders_of_a_fleet_are_scored_as_the_fleet_is(fleet, suite, tmp_path):
     folders = dict(zip(fleet, map(str, fleet.save(tmp_path / "saved")), strict=True))
-    merged = {"merged": plait.merge(list(folders.values()), method="linear")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PlaitWarning)  # of heads that lie beside the bodies
+        merged = {"merged": plait.merge(list(folders.values()), method="linear")}
     by_hand = values(evaluate({name: fleet[name] for name in fleet} | merged, suite, bootstrap=0))
     assert values(evaluate(folders | merged, suite, bootstrap=0)) == by_hand
     assert values(evaluate({"one": folders["on odd"]}, suite, tasks=["odd"], bootstrap=0)) == {
@@ -128,7 +131,18 @@ def test_the_folders_of_a_fleet_are_scored_as_the_fleet_is(fleet, suite, tmp_pat
     }
 
 
-@pytest.mark.parametrize("names", [("a/b", "c"), ("日本", "c"), ("..", "c"), ("x y", "model")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a/b", "c"),
+        ("日本", "c"),
+        ("..", "c"),
+        ("x y", "model"),
+        ("model.safetensors", "member.json"),
+        ("head.safetensors", "config.json"),
+        ("日本" * 50, "日本" * 51),
+    ],
+)
 def test_heads_of_tasks_with_odd_names_are_found_in_folders(suite, tmp_path, names):
     tasks = tuple(task.renamed(name) for task, name in zip(suite.tasks[:2], names, strict=True))
     odd = replace(suite, tasks=tasks)

@@ -24,6 +24,7 @@ from plait.tasks import (
     Ragged,
     SquaredError,
     Task,
+    accuracy,
     as_examples,
     bits_per_byte,
     evaluate,
@@ -49,7 +50,7 @@ def classified(name: str, count: int, classes: int, *, test: int = 0, metric: ob
     with torch.random.fork_rng():
         torch.manual_seed(classes)
         head = nn.Linear(4, classes)
-    return Task(name, splits, head=head, **({"metric": metric} if metric else {}))  # type: ignore[arg-type]
+    return Task(name, splits, head=head, metric=metric or accuracy())
 
 
 def body() -> nn.Module:

@@ -5,6 +5,7 @@ from plait.checkpoint._fill import load_into
 from plait.checkpoint._fingerprint import content_hash
 from plait.checkpoint._json import read_json, read_text
 from plait.checkpoint._memory import MemoryTensor
+from plait.checkpoint._modules import HEAD_FILE
 from plait.checkpoint._open import Openable, open_checkpoint, open_model
 from plait.checkpoint._reference import exists as is_path
 from plait.checkpoint._reference import is_hub_id, parse_reference
@@ -26,6 +27,7 @@ from plait.checkpoint._write import MAX_SHARD_SIZE, ShardFile, index_json, plan_
 __all__ = [
     "DTYPES",
     "DTYPE_NAMES",
+    "HEAD_FILE",
     "MAX_SHARD_SIZE",
     "Checkpoint",
     "FileTensor",

@@ -16,7 +16,7 @@ from plait.errors import InputError
 _LIST = "modules.json"
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 #: What a task's head is saved as, beside its body or in a folder of the task's name.
-_HEAD = "head.safetensors"
+HEAD_FILE = "head.safetensors"
 _log = logging.getLogger(__name__)
 
 
@@ -38,7 +38,7 @@ def listed_modules(folder: Path) -> list[str]:
             raise InputError(f"the module {where!r} lies outside of the folder", where=str(path))
         if where not in {"", "."} and _has_weights(folder / where):
             listed.append(Path(where).as_posix())
-    inner = [p.name for p in folder.iterdir() if p.is_dir() and _has_weights(p, beside=_HEAD)]
+    inner = [p.name for p in folder.iterdir() if p.is_dir() and _has_weights(p, beside=HEAD_FILE)]
     ignored = [name for name in inner if name not in listed and not name.startswith((".", "checkpoint-"))]
     if ignored:
         _log.warning("%s: weights in the sub-folders %s are no part of the model", folder, ", ".join(ignored))

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from plait.checkpoint import Checkpoint
+from plait.checkpoint import HEAD_FILE, Checkpoint
 from plait.engine._align import matching, places
 from plait.engine._checks import check_counts, check_memory, check_names, check_whole
 from plait.engine._limits import RunOptions
@@ -153,7 +153,8 @@ def _unused(recipe: Recipe, method: Method, opened: Mapping[ModelRef, Checkpoint
         if checkpoint.folder is None or ref.nested is not None or not checkpoint.fingerprint:
             continue
         files = sorted(path.name for path in checkpoint.folder.glob("*.safetensors"))
-        stray = [name for name in files if name not in checkpoint.fingerprint]
+        # A task's head beside its body is where `plait.tasks` puts it.
+        stray = [name for name in files if name not in checkpoint.fingerprint and name != HEAD_FILE]
         if stray:
             yield f"`{ref}`: not part of its weights: {', '.join(f'`{name}`' for name in stray[:4])}" + (
                 f" and {len(stray) - 4} more" if len(stray) > 4 else ""

@@ -1,4 +1,4 @@
-"""The lock on a work folder: one run at a time; the system drops it when its process dies."""
+"""The lock on a folder: one run at a time; the system drops it when its process dies."""
 
 from __future__ import annotations
 
@@ -71,26 +71,49 @@ def _remove_rest(folder: Path, made: list[Path]) -> None:
 
 
 def _acquire(folder: Path) -> int:
+    try:
+        handle = hold(folder / "lock")
+    except OSError as error:
+        raise InputError(f"can't write here: {error.strerror}", where=str(folder.parent)) from error
+    if handle is None:
+        raise InputError(
+            "another run is writing there right now",
+            where=str(folder),
+            hint="wait for it, or choose another output",
+        )
+    return handle
+
+
+def hold(path: Path) -> int | None:
+    """Lock a file, which is made with its folders if need be.
+
+    Args:
+        path: of the file; nothing is written into it.
+
+    Returns:
+        the handle that holds the lock until it is closed; None if another has it.
+
+    Raises:
+        OSError: the file can't be made.
+    """
+    gone = None
     for _ in range(_TRIES):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:
-            continue  # another run is just removing the folder
-        except OSError as error:
-            raise InputError(f"can't write here: {error.strerror}", where=str(folder.parent)) from error
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError as error:
+            gone = error  # another run is just removing the folder, or nothing can be made there
+            continue
         free = _try_lock(handle)
-        if free and _is(folder / "lock", handle):
+        if free and _is(path, handle):
             return handle
         os.close(handle)
         if not free:
-            break
+            return None
         # The file was removed between opening and locking it.
-    raise InputError(
-        "another run is writing there right now",
-        where=str(folder),
-        hint="wait for it, or choose another output",
-    )
+    if gone is not None:
+        raise gone
+    return None
 
 
 def _is(path: Path, handle: int) -> bool:

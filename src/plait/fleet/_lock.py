@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from plait.engine._lock import hold
 from plait.errors import InputError
 
 _NAME = ".lock"
@@ -21,21 +23,15 @@ def locked(folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder / _NAME)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        hint = "wait for it, or give another folder: out="
-        raise InputError("another fleet is training there right now", where=str(folder), hint=hint) from error
-    except NotImplementedError:
-        pass  # a file system without locks (some of clusters) tells nothing about other runs
+        handle = hold(folder / _NAME)
     except (OSError, ValueError) as error:
         hint = "make room or give another folder"
         raise InputError(f"it could not be written: {error}", where=str(folder), hint=hint) from error
+    if handle is None:
+        hint = "wait for it, or give another folder: out="
+        raise InputError("another fleet is training there right now", where=str(folder), hint=hint)
     try:
         yield
     finally:
-        lock.release()
+        os.close(handle)

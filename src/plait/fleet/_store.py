@@ -12,7 +12,6 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import quote
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +20,7 @@ from safetensors.torch import save_file
 from plait.errors import InputError
 from plait.fleet._facts import Facts, read, written
 from plait.fleet._trainee import State
+from plait.tasks import file_name
 
 _SAVES = "saves"
 _FACTS = "fleet.json"
@@ -147,7 +147,7 @@ def number_of(save: Path) -> int:
 def _file(name: str) -> str:
     """A member's file: names may hold what a file's name can't, and `=` is in none of these."""
     best = "=best" if name.startswith("\0") else ""
-    return quote(name.removeprefix("\0"), safe=" ") + best + ".safetensors"
+    return file_name(name.removeprefix("\0")) + best + ".safetensors"
 
 
 def _flat(state: State) -> dict[str, torch.Tensor]:

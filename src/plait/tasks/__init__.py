@@ -1,5 +1,6 @@
 """What a model does, measured: tasks, suites of real tasks, evaluation of any model on any suite."""
 
+from plait.checkpoint import HEAD_FILE
 from plait.tasks._compare import Difference, compare, regressions
 from plait.tasks._evaluate import Measured, evaluate, measure, tabulate
 from plait.tasks._examples import (
@@ -42,7 +43,7 @@ from plait.tasks._mixture import mixture
 from plait.tasks._network import at_rest, with_head
 from plait.tasks._packages import Debian, Hub, PyPI
 from plait.tasks._packing import check_packing
-from plait.tasks._saved import HEAD_FILE, folder_name, save_network
+from plait.tasks._saved import file_name, folder_name, save_network
 from plait.tasks._scores import NOTE, Average, Evidence, Score, Scores, marked, read_scores
 from plait.tasks._subset import Subset, table_of
 from plait.tasks._suite import Suite
@@ -104,6 +105,7 @@ __all__ = [
     "digest",
     "evaluate",
     "evaluate_lm",
+    "file_name",
     "filling",
     "find",
     "folder_name",

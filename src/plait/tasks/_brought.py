@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from plait.checkpoint import Checkpoint
+from plait.checkpoint import HEAD_FILE, Checkpoint
 from plait.errors import InputError
 from plait.tasks._joint import Heads
-from plait.tasks._saved import HEAD_FILE, head_folders
+from plait.tasks._saved import head_folders
 from plait.tasks._suite import Suite
 from plait.tasks._task import Headed, Task
 

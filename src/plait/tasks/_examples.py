@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from plait.errors import InputError
 
@@ -31,6 +32,18 @@ class Examples(Protocol):
     def batch(self, rows: Sequence[int]) -> Batch:
         """The chosen examples as tensors, first dimension over examples, in the order asked for."""
         ...
+
+
+class Indexed(Protocol):
+    """What gives an example for an index, and has a length."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+
+#: What `as_examples` takes: arrays `(X, y)`, a mapping of columns, a dataset, or examples.
+Data = Examples | Mapping[str, Any] | tuple[Any, ...] | Dataset[Any] | Indexed
 
 
 @dataclass(frozen=True)
@@ -182,7 +195,7 @@ def _numbers(example: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def as_examples(data: Any, *, names: Sequence[str] = ("input", "label")) -> Examples:
+def as_examples(data: Data, *, names: Sequence[str] = ("input", "label")) -> Examples:
     """Examples from what people have: arrays `(X, y)`, a mapping of columns, a dataset, or examples.
 
     Raises:

@@ -86,7 +86,7 @@ def check_labels(
         for place, own, count in zip(range(len(classes)), loss.losses, classes, strict=True):  # type: ignore[attr-defined]
             mine = (batch[TASK] == place).nonzero().squeeze(1)
             part = {name: column[mine] for name, column in batch.items()}
-            check_labels(own, part, count, where, None if rows is None else np.asarray(rows)[mine])  # type: ignore[arg-type]
+            check_labels(own, part, count, where, None if rows is None else np.asarray(rows)[mine])
         return
     labels = batch.get(loss.label) if isinstance(loss, CrossEntropy) else None
     problem = None if labels is None else label_problem(labels, classes, where, rows)

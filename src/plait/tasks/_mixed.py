@@ -56,7 +56,7 @@ class Mixed:
             for number, part in enumerate(self.parts)
         ]
         batches = [
-            (part.batch((index[at] - start) % len(part)), torch.from_numpy(at))  # type: ignore[arg-type]
+            (part.batch((index[at] - start) % len(part)), torch.from_numpy(at))
             for part, at, start in chosen
             if len(at)
         ]

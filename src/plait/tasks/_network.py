@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from plait.checkpoint import Checkpoint, LazyTensor, load_into, open_checkpoint, open_model
+from plait.checkpoint import HEAD_FILE, Checkpoint, LazyTensor, load_into, open_checkpoint, open_model
 from plait.errors import InputError
 from plait.tasks._brought import is_fleet
 from plait.tasks._joint import Heads
-from plait.tasks._saved import HEAD_FILE, head_folders
+from plait.tasks._saved import head_folders
 from plait.tasks._task import Headed, Task
 
 #: One model: a module, a checkpoint, a state dict, or the path or hub id of a checkpoint.

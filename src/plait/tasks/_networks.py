@@ -55,7 +55,7 @@ class ByteGPT(nn.Module):
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
         for block in self.blocks:
-            for last in (block.out, block.down):  # type: ignore[union-attr]
+            for last in (block.out, block.down):
                 nn.init.normal_(last.weight, std=0.02 / (2 * depth) ** 0.5)  # type: ignore[arg-type]
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -9,11 +11,14 @@ from urllib.parse import quote
 from safetensors.torch import save_model
 from torch import nn
 
+from plait.checkpoint import HEAD_FILE
 from plait.tasks._joint import Heads
 from plait.tasks._task import Headed
 
-#: What a task's head is called beside its body, or in a folder of the task's name.
-HEAD_FILE = "head.safetensors"
+#: Bytes of a name that every system takes, with room for what is put behind it.
+_LONGEST = 200
+#: How files of saved networks and adapters end.
+_FILES = (".safetensors", ".json")
 
 
 def save_network(network: nn.Module, folder: Path) -> None:
@@ -44,13 +49,22 @@ def _heads(network: nn.Module, folder: Path) -> list[tuple[Path, nn.Module]]:
     return [(folder, network.head)]
 
 
-def folder_name(name: str) -> str:
-    """A name as that of a folder; "." and ".." are the only ones that quoting leaves as ways out."""
+def file_name(name: str) -> str:
+    """A name as the beginning of a file's: quoted, and cut, with a digest, where it would be too long."""
     own = quote(name, safe=" ")
-    return own.replace(".", "%2E") if own in (".", "..") else own
+    if len(own) <= _LONGEST:
+        return own
+    digest = blake2b(name.encode(), digest_size=16).hexdigest()
+    return f"{own[: _LONGEST - len(digest) - 1]}={digest}"  # no quoted name has this character
+
+
+def folder_name(name: str) -> str:
+    """A name as that of a folder: neither a way out of one, nor what a saved network has for a file."""
+    own = file_name(name)
+    return own.replace(".", "%2E") if own in (".", "..") or own.endswith(_FILES) else own
 
 
 def head_folders(folder: Path, task: str) -> list[Path]:
     """Where a task's head may be in a folder of several: under its name as it is saved, or as it is."""
-    plain = Path(task).name == task
+    plain = Path(task).name == task and len(os.fsencode(task)) <= _LONGEST
     return list(dict.fromkeys([folder / folder_name(task), *([folder / task] if plain else [])]))

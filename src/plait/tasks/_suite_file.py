@@ -16,6 +16,7 @@ from plait.recipe import read_yaml, validate
 from plait.tasks._examples import Columns, Examples, Items, Ragged
 from plait.tasks._find import Unavailable
 from plait.tasks._gather import gather
+from plait.tasks._hub import unreachable
 from plait.tasks._losses import IGNORED, CrossEntropy, Loss, NextToken, SquaredError
 from plait.tasks._meet import ByInput, ByKeywords, MeanPooled, Meet
 from plait.tasks._metrics import (
@@ -220,10 +221,12 @@ def _pretrained(kind: str, name: str, folder: Path) -> Any:
     if made is None:
         raise InputError(f"transformers has no `{kind}`", hint="`type` names one of its classes")
     local = folder / name
+    why = None if local.is_dir() or Path(name).is_dir() else unreachable()
     try:
-        return made.from_pretrained(str(local) if local.is_dir() else name)
+        more = {} if why is None else {"local_files_only": True}
+        return made.from_pretrained(str(local) if local.is_dir() else name, **more)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = why or str(error).strip().partition("\n")[0]
         raise Unavailable(f"`{name}` can't be had ({reason})", hint="give a folder or a hub id") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from plait.errors import InputError, MissingExtra, nearest
 from plait.tasks._find import Unavailable
+from plait.tasks._hub import offline, unreachable
 from plait.tasks._suite_document import DataDocument
 from plait.tasks._table_files import read_table
 
@@ -173,12 +175,16 @@ def _dataset(document: DataDocument, part: str, folder: Path) -> Table:
     except ImportError as error:
         raise MissingExtra("datasets", "data", "a suite that names Hugging Face datasets") from error
     name = str(document.dataset)
+    here = (folder / name).is_dir()
+    why = None if here else unreachable()
     try:
-        place = str(folder / name) if (folder / name).is_dir() else name
-        found = load_dataset(place, document.config, split=part, revision=document.revision)
+        with nullcontext() if why is None else offline():
+            place = str(folder / name) if here else name
+            found = load_dataset(place, document.config, split=part, revision=document.revision)
     except Exception as error:  # the library raises errors of the hub, of files and its own
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = why or str(error).strip().partition("\n")[0] or type(error).__name__
         raise Unavailable(
-            f"the dataset `{name}` can't be had ({reason})", hint="it lies on the Hugging Face hub"
+            f"the dataset `{name}` can't be had ({reason})",
+            hint=None if why else "it lies on the Hugging Face hub",
         ) from error
     return Table(found, name)

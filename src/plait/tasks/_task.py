@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from plait.errors import InputError, nearest, raise_all
-from plait.tasks._examples import Batch, Examples, as_examples
+from plait.tasks._examples import Batch, Data, Examples, as_examples
 from plait.tasks._labels import known_labels, label_problem
 from plait.tasks._leaks import leaks
 from plait.tasks._losses import CrossEntropy, Loss
@@ -46,6 +46,21 @@ class Task:
     semi_synthetic: bool = False
     about: str = ""
     classes: Sequence[str] = ()
+
+    if TYPE_CHECKING:  # it takes more than it has: splits become examples
+
+        def __init__(
+            self,
+            name: str,
+            splits: Mapping[str, Data],
+            loss: Loss = ...,
+            metric: Metric = ...,
+            head: nn.Module | None = None,
+            meet: Meet = ...,
+            semi_synthetic: bool = False,
+            about: str = "",
+            classes: Sequence[str] = (),
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         where = f"task `{self.name}`"

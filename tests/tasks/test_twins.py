@@ -1,0 +1,250 @@
+"""Copies in two splits are found by what models get of them, however they are stored, and by nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import datasets
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+from datasets import Dataset as Hugging
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import Subset as TorchSubset
+from torch.utils.data import TensorDataset
+
+from plait.errors import InputError
+from plait.tasks import Columns, Items, NextToken, Ragged, Subset, Task, as_examples
+
+COUNT = 12
+NUMBERS = np.random.default_rng(0).normal(size=(2 * COUNT, 3))
+WORDS = [f"text number {row} of many" for row in range(2 * COUNT)]
+WHOLE = np.random.default_rng(1).integers(-100, 100, (2 * COUNT, 3))
+
+
+def task(train, test) -> Task:
+    return Task("t", {"train": train, "test": test}, NextToken())
+
+
+def refused(train, test, found: int = COUNT) -> None:
+    with pytest.raises(InputError, match=f"hold the same numbers: {found} of {COUNT} examples are in both"):
+        task(train, test)
+
+
+def table(rows: range, **more) -> Hugging:
+    """Texts and numbers of some rows, and other columns."""
+    columns = {"text": [WORDS[row] for row in rows], "input": [NUMBERS[row].tolist() for row in rows]}
+    return Hugging.from_dict(columns | more)
+
+
+FIRST, SECOND = range(COUNT), range(COUNT, 2 * COUNT)
+IDS = {
+    "numbers": (list(FIRST), list(SECOND)),
+    "numbers, shuffled": (list(FIRST), [5 * row % 13 for row in FIRST]),
+    "texts": ([f"train-{row}" for row in FIRST], [f"test-{row}" for row in FIRST]),
+}
+
+
+@pytest.mark.parametrize("name", ["id", "example_id", "Index", "__index_level_0__", "Unnamed: 0", "qa.key"])
+@pytest.mark.parametrize("kind", IDS)
+def test_copies_under_other_ids_are_found_and_other_rows_under_the_same_ids_are_none(name, kind):
+    one, other = ({name: ids} for ids in IDS[kind])
+    refused(table(FIRST, **one), table(FIRST, **other))
+    assert task(table(FIRST, **one), table(SECOND, **one))
+
+
+def test_copies_under_other_ids_are_found_in_tensors():
+    def made(rows: range, ids: range, kind: torch.dtype) -> Columns:
+        inputs = torch.tensor(NUMBERS[rows.start : rows.stop])
+        return Columns({"input": inputs, "id": torch.tensor(list(ids), dtype=kind)})
+
+    refused(made(FIRST, FIRST, torch.int64), made(FIRST, SECOND, torch.int32))
+    assert task(made(FIRST, FIRST, torch.int64), made(SECOND, FIRST, torch.int64))
+    # Floating-point numbers are no ids, whatever they are called.
+    assert task(made(FIRST, FIRST, torch.float32), made(FIRST, SECOND, torch.float32))
+
+
+def test_ids_are_compared_where_nothing_else_tells_examples_apart():
+    """Two kinds in equal shares are alike in any two splits."""
+    kinds = [row % 2 for row in FIRST]
+    assert task(
+        Hugging.from_dict({"id": list(FIRST), "kind": kinds}),
+        Hugging.from_dict({"id": list(SECOND), "kind": kinds}),
+    )
+    refused(Hugging.from_dict({"id": list(FIRST)}), Hugging.from_dict({"id": list(FIRST)}))
+
+
+def test_a_column_of_ids_that_are_there_twice_is_compared():
+    """They are what examples are about, then: people, words."""
+    one, other = ([row % 5 + start for row in FIRST] for start in (0, 100))
+    assert task(table(FIRST, user_id=one), table(FIRST, user_id=other))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=20),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=20),
+)
+def test_as_many_are_found_as_a_count_of_all_says(train, test):
+    def made(rows: list[tuple[int, int]], kind: torch.dtype) -> Columns:
+        a, b = torch.tensor(rows, dtype=kind).T
+        return Columns({"a": a, "b": b})
+
+    one, other = Counter(train), Counter(test)
+    same = sum(count for value, count in one.items() if other[value] == count)
+    if min(len(one), len(other)) > 1 and 2 * same >= (smaller := min(len(train), len(test))):
+        with pytest.raises(InputError, match=f"numbers: {same} of {smaller} examples"):
+            task(made(train, torch.int64), made(test, torch.int32))
+    else:
+        assert task(made(train, torch.int64), made(test, torch.int32))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "values"),
+    [
+        (torch.int64, torch.int32, WHOLE),
+        (torch.int8, torch.int16, WHOLE),
+        (torch.float64, torch.float32, NUMBERS),
+        (torch.float16, torch.float64, NUMBERS),
+    ],
+)
+def test_copies_in_another_width_are_found_in_tensors(one, other, values):
+    def made(rows: range, kind: torch.dtype) -> Columns:
+        return Columns({"input": torch.tensor(values[rows.start : rows.stop]).to(kind)})
+
+    refused(made(FIRST, one), made(FIRST, other))
+    assert task(made(FIRST, one), made(SECOND, other))
+
+
+def test_numbers_are_as_exact_as_they_are_stored():
+    """In float32 these would be the same, as would be -1 and 255 in bytes."""
+    near = 1 + np.arange(COUNT)[:, None] * 1e-3
+    assert task({"input": torch.tensor(near)}, {"input": torch.tensor(near + 1e-12)})
+    signed = torch.arange(-COUNT, 0, dtype=torch.int8)[:, None]
+    assert task({"input": signed}, {"input": signed.view(torch.uint8).clone()})
+    refused({"input": signed}, {"input": signed.to(torch.int64)})
+
+
+NUMBER = datasets.Value
+TYPES = [
+    ("whole", NUMBER("int32"), NUMBER("int64")),
+    ("whole", NUMBER("int8"), NUMBER("uint8")),
+    ("half", NUMBER("float32"), NUMBER("float64")),
+    ("text", NUMBER("string"), NUMBER("large_string")),
+    ("rows", datasets.List(NUMBER("int32")), datasets.List(NUMBER("int64"))),
+    ("rows", datasets.List(NUMBER("int64")), datasets.List(NUMBER("int64"), length=2)),
+    ("rows", datasets.List(NUMBER("int64")), datasets.LargeList(NUMBER("int16"))),
+    ("deep", datasets.List(datasets.List(NUMBER("float32"))), datasets.Array2D((1, 2), "float64")),
+]
+
+
+@pytest.mark.parametrize(("name", "one", "other"), TYPES)
+def test_copies_in_another_type_are_found_in_tables(name, one, other):
+    def made(rows: range, kind) -> Hugging:
+        columns = {
+            "whole": list(rows),
+            "half": [row / 2 for row in rows],
+            "text": [WORDS[row] for row in rows],
+            "rows": [[row, row * row] for row in rows],
+            "deep": [[[row / 4, 1.0]] for row in rows],
+        }
+        return Hugging.from_dict({name: columns[name]}, datasets.Features({name: kind}))
+
+    refused(made(FIRST, one), made(FIRST, other))
+    assert task(made(FIRST, one), made(SECOND, other))
+
+
+def test_a_table_of_pandas_is_one_of_the_same_rows():
+    frame = pd.DataFrame({"text": WORDS[:COUNT], "input": list(NUMBERS[:COUNT])})
+    shuffled = Hugging.from_pandas(frame.sample(frac=1, random_state=0))
+    assert "__index_level_0__" in shuffled.column_names
+    large = Hugging(pa.Table.from_pandas(frame).cast(pa.schema(
+        [("text", pa.large_string()), ("input", pa.large_list(pa.float64()))]
+    )))  # fmt: skip
+    for own in (shuffled, large, Hugging.from_pandas(frame)):
+        refused(own, table(FIRST))
+        refused(table(FIRST), own)
+        assert task(own, table(SECOND))
+
+
+def part(whole: Any, rows: Any) -> TorchSubset:
+    return TorchSubset(whole, rows)
+
+
+def tensors(rows: range) -> TensorDataset:
+    return TensorDataset(torch.tensor(NUMBERS[rows.start : rows.stop]), torch.arange(COUNT))
+
+
+@pytest.mark.parametrize("make", [table, tensors])
+def test_copies_are_found_in_subsets_of_torch(make):
+    both = part(part(make(FIRST), range(COUNT)), list(FIRST)[::-1])
+    refused(both, make(FIRST))
+    refused(both, Subset(as_examples(part(make(FIRST), list(FIRST))), np.arange(COUNT)))
+    assert task(part(make(FIRST), range(6)), part(make(FIRST), range(6, COUNT)))
+    assert task(both, make(SECOND))
+
+
+def test_copies_are_found_in_sequences_of_any_kind():
+    def made(kind, rows: range = FIRST) -> Ragged:
+        return Ragged({"ids": [kind([row, *range(row % 3)]) for row in rows]})
+
+    refused(made(list), made(torch.tensor))
+    refused(made(np.array), made(torch.tensor))
+    assert task(made(torch.tensor), made(torch.tensor, SECOND))
+
+
+def looked_up(keys: list, data: np.ndarray, **more) -> Items:
+    """Examples that a table's keys stand for."""
+    place = {key: row for row, key in enumerate(keys)}
+    return Items(
+        Hugging.from_dict({"key": keys, **more}),
+        prepare=lambda row: {"input": data[place[row["key"]]], "label": 0},
+    )
+
+
+@pytest.mark.parametrize("keys", [list(FIRST), [f"{row}.png" for row in FIRST]])
+def test_keys_are_no_examples(keys):
+    train, test = NUMBERS[:COUNT], NUMBERS[COUNT:]
+    assert task(looked_up(keys, train), looked_up(keys, test))
+    assert task(looked_up(keys, train, about=[[0.0]] * COUNT), looked_up(keys, test, about=[[0.0]] * COUNT))
+    refused(looked_up(keys, train), looked_up(keys, train.copy()))
+    one, other = (Hugging.from_dict({"key": list(FIRST)}) for _ in range(2))
+    one.set_transform(lambda rows: {"input": [train[key] for key in rows["key"]]})
+    other.set_transform(lambda rows: {"input": [test[key] for key in rows["key"]]})
+    assert task(one, other)
+    other.set_transform(lambda rows: {"input": [train[key] for key in rows["key"]]})
+    refused(one, other)
+
+
+def test_what_can_not_be_made_is_no_copy():
+    def fails(row):
+        raise OSError("no such picture")
+
+    one, other = (Items(Hugging.from_dict({"key": list(FIRST)}), prepare=fails) for _ in range(2))
+    assert task(one, other)
+
+
+def test_pictures_are_copies_even_if_they_are_changed_at_random():
+    def at_random(row):
+        return {"input": torch.tensor(row["input"]) + torch.randn(3)}
+
+    refused(Items(table(FIRST), prepare=at_random), Items(table(FIRST), prepare=at_random))
+
+
+def test_columns_that_a_format_leaves_out_say_nothing():
+    one, other = table(FIRST, number=list(FIRST)), table(FIRST, number=list(SECOND))
+    assert task(one, other)
+    refused(one.with_format("torch", columns=["input"]), other.with_format("torch", columns=["input"]))
+    every = {"columns": ["input"], "output_all_columns": True}
+    assert task(one.with_format("torch", **every), other.with_format("torch", **every))
+
+
+def test_sources_are_those_of_the_examples_and_not_of_the_rows_of_a_table():
+    whole = table(range(2 * COUNT))
+    train = Items(whole.select(range(COUNT)), source=["a"] * COUNT)
+    test = Items(whole.select(list(SECOND)[::-1]), source=["b"] * (COUNT - 1) + ["a"])
+    with pytest.raises(InputError, match="share `a`"):
+        task(train, test)
