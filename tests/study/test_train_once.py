@@ -377,17 +377,17 @@ def test_a_run_of_other_experiments_does_not_go_on(killed, other):
         ([Experiment("a", [["x"]], nothing)], "'x' is no token"),
         ([Experiment("a", [[-1]], nothing)], "-1 is no token"),
         ([Experiment("a", [[1.5]], nothing)], "1.5 is no token"),
-        ([Experiment("a", [3], nothing)], "its sequences hold no tokens"),  # type: ignore[list-item]
+        ([Experiment("a", [3], nothing)], "its sequences hold no tokens"),
         ([Experiment("a", [[1], [2]], nothing, [1])], "it has 1 repeats for 2 sequences"),
         ([Experiment("a", [[1]], nothing, -1)], "`repeats` has -1"),
-        ([Experiment("a", [[1]], nothing, None)], "`repeats` has None"),  # type: ignore[arg-type]
+        ([Experiment("a", [[1]], nothing, None)], "`repeats` has None"),
         (["a"], "a str is no experiment here"),
-        ([Experiment("a", [[1]], nothing, [2.5])], "`repeats` has 2.5"),  # type: ignore[list-item]
+        ([Experiment("a", [[1]], nothing, [2.5])], "`repeats` has 2.5"),
         ([Experiment("a", [[VOCABULARY]], nothing)], f"it has token {VOCABULARY}, and the model knows 32"),
         ([Experiment("a", [[1] * 9], nothing, 1000)], "9000 tokens are to be put into a run of 512"),
         ([Experiment("a", [[1] * 9], nothing, 40)], "no place is left for 9 tokens in a row"),
         ([Experiment("a", [[1]], lambda *_: math.nan)], "its probe gives nan"),
-        ([Experiment("a", [[1]], lambda *_: "x")], "its probe gives a str"),  # type: ignore[arg-type, return-value]
+        ([Experiment("a", [[1]], lambda *_: "x")], "its probe gives a str"),
     ],
 )
 def test_experiments_at_fault_are_refused_before_the_first_step(experiments, told, monkeypatch):

@@ -58,7 +58,7 @@ def load_suite_file(path: str | Path, tasks: Sequence[str] | None = None) -> Sui
         InputError: the file says something that it can't; all problems are named, with their lines.
     """
     path = Path(path)
-    documents = read_yaml(path)
+    documents = read_yaml(path, kind="suite")
     document, problems, _ = validate(SuiteDocument, documents[0], strict=True)
     raise_all(problems)
     assert document is not None
