@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -362,6 +363,80 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(killed):
 def test_a_run_of_other_experiments_does_not_go_on(killed, other):
     with pytest.raises(InputError, match=r"saved with (other settings, data or start|the callbacks)"):
         train_once(other, TASK, model=network, **RESUMED, out=killed, resume=True)
+
+
+# ---- probes
+
+
+def meddling(model: torch.nn.Module, sequences: Any) -> float:
+    """Does to the network, and to chance, whatever a probe should not do."""
+    found = memory(model, sequences)
+    model.train(not model.training)
+    with torch.no_grad():
+        for each in (*model.parameters(), *model.buffers()):
+            each.zero_()
+    for each in list(model.children()):
+        each.register_forward_hook(lambda *_: None)
+    torch.manual_seed(1)
+    np.random.seed(1)
+    random.seed(1)
+    torch.set_grad_enabled(False)
+    return found
+
+
+def test_a_probe_that_changes_its_network_or_chance_changes_no_number():
+    def run(probe: Any) -> tuple[Any, str]:
+        own, held = replace(canary("a", 6), probe=probe), replace(canary("c"), probe=probe)
+        torch.manual_seed(5)
+        np.random.seed(5)
+        random.seed(5)
+        given = [own, canary("b", 3), Controlled(held, 1.0, every=4)]
+        found = train_once(given, TASK, model=network, steps=12, seed=3, **SETTINGS)
+        assert torch.is_grad_enabled()
+        return found, repr((torch.rand(3), np.random.rand(3), random.random()))
+
+    (one, chance), (two, after) = run(memory), run(meddling)
+    assert one.outcomes == two.outcomes
+    assert one.places == two.places
+    assert same(one.network, two.network)
+    assert one.network.training == two.network.training
+    assert chance == after
+
+
+@pytest.mark.parametrize(
+    ("fails_at", "when"), [(0, "before the run"), (1, "at step 0"), (3, "at step 8"), (4, "after the run")]
+)
+def test_a_probe_that_fails_is_told_with_its_experiment_and_step(fails_at, when):
+    calls = []
+
+    def probe(model: torch.nn.Module, sequences: Any) -> float:
+        calls.append(model)
+        if len(calls) > fails_at:
+            raise KeyError("lost")
+        return 0.0
+
+    held = Controlled(replace(canary("c"), probe=probe), 1.0, every=4)
+    with pytest.raises(
+        InputError, match=f"experiment `c`, {when}: its probe failed: KeyError: 'lost'"
+    ) as caught:
+        train_once([held], TASK, model=network, steps=12, control=False, **SETTINGS)
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_what_a_probe_refuses_is_told_with_its_experiment():
+    def probe(model: torch.nn.Module, sequences: Any) -> float:
+        return float(log_probability(model, TASK, sequences, given=99)[0])
+
+    with pytest.raises(
+        InputError, match=r"experiment `a`, before the run: of a sequence of 6 tokens, 99 are given"
+    ):
+        train_once([replace(canary("a"), probe=probe)], TASK, model=network, steps=4, **SETTINGS)
+
+
+def test_a_run_says_what_to_cite():
+    found = train_once([canary("a")], TASK, model=network, steps=2, control=False, **SETTINGS)
+    assert "Train Once, Answer All" in found.bibtex
+    assert found.bibtex.startswith("@misc{bordt2025train,")
 
 
 # ---- what is refused

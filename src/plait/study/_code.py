@@ -16,7 +16,7 @@ _KNOWN = {*sys.stdlib_module_names, "numpy", "torch", "transformers", "peft", "p
 _PLAIN = bool | int | float | complex | str | bytes | tuple | None
 
 
-def code_of(parts: Iterable[type | FunctionType]) -> dict[str, str]:
+def code_of(parts: Iterable[Any]) -> dict[str, str]:
     """Name → code of classes and functions, and of all that their code names, at any remove.
 
     Functions, classes and plain constants are looked for among globals, in modules and in what closures hold,
