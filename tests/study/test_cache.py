@@ -225,6 +225,18 @@ def test_examples_made_on_demand_are_told_by_what_they_hold() -> None:
     assert of_examples(Items(Pictures(numbers), columns={"label": labels.flip(0)})) != one
 
 
+def test_examples_that_say_what_they_are_made_from_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = torch.arange(40) % 3
+
+    def told(origin: str, labels: torch.Tensor, source: list[str] | None = None) -> str:
+        return of_examples(Items(range(40), columns={"label": labels}, source=source, origin=origin))
+
+    monkeypatch.setattr(Items, "batch", None)
+    one = told("a", labels)
+    assert told("a", labels.clone()) == one
+    assert len({one, told("b", labels), told("a", labels.flip(0)), told("a", labels, ["x"] * 40)}) == 4
+
+
 def test_examples_that_are_others_each_time_are_told_by_labels_and_sources() -> None:
     numbers, labels = torch.rand(40, 3), torch.arange(40) % 3
 

@@ -13,7 +13,7 @@ from torch import nn
 from plait.checkpoint import content_hash, open_model
 from plait.fleet._identity import identity
 from plait.study._code import code_of
-from plait.tasks import Examples, Items, Subset, Task, digest, in_memory, table_of
+from plait.tasks import Columns, Examples, Items, Subset, Task, digest, in_memory, table_of
 
 #: Parts of a configuration that say where it was read, and by which version.
 _OF_FILES = ("_name_or_path", "name_or_path", "transformers_version", "_commit_hash")
@@ -68,7 +68,10 @@ def of_task(task: Task) -> dict[str, Any]:
 
 
 def of_examples(examples: Examples) -> str:
-    """A digest of what examples hold; of those that are others each time, of what is known beforehand."""
+    """A digest of what examples hold or are made from; if they are others each time, of what is known."""
+    if isinstance(examples, Items) and examples.origin is not None:
+        known = digest(Columns(examples.columns)) if examples.columns else ""
+        return f"{len(examples)} {examples.origin} {known} {identity(examples.source)}"
     if in_memory(examples) or _same(examples):
         return digest(examples)
     whole, rows = table_of(examples)

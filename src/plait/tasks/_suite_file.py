@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
@@ -203,7 +206,19 @@ def _images(
         picture = picture.convert("RGB") if hasattr(picture, "convert") else picture
         return {"pixel_values": processor(images=picture, return_tensors="pt")["pixel_values"][0]}
 
-    return Items(range(len(table)), prepare=prepare, columns=labels, source=source)
+    origin = _made_by(processor, table.origin(name))
+    return Items(range(len(table)), prepare=prepare, columns=labels, source=source, origin=origin)
+
+
+def _made_by(processor: Any, pictures: str | None) -> str | None:
+    """A digest of pictures as a processor prepares them; None if one of both does not say what it is."""
+    told = getattr(processor, "to_dict", None)
+    if pictures is None or not callable(told):
+        return None
+    library = sys.modules[type(processor).__module__.partition(".")[0]]
+    kind = f"{type(processor).__qualname__} {getattr(library, '__version__', '')}"
+    whole = f"{pictures} {kind} {json.dumps(told(), sort_keys=True, default=str)}"
+    return hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()
 
 
 def _processor(kind: str, suite: SuiteDocument, folder: Path) -> Any:
