@@ -131,7 +131,9 @@ def test_one_group_is_one_model_of_all_tasks(ran: Path) -> None:
 
 def test_the_report_has_simulated_time(ran: Path) -> None:
     folder = ran / "out" / "report"
-    assert "Simulated time until a score was reached" in (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text()
+    assert "Simulated time until a score was reached" in page
+    assert "Dotted lines across: the scores that were wanted." in page
     assert (folder / "figures" / "curves_2.png").is_file()
     lines = (folder / "tables" / "reached.csv").read_text().splitlines()
     assert lines[0] == "way,first,second,third,all"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
@@ -16,7 +13,7 @@ from torch import Tensor, nn
 
 from plait.errors import InputError, MissingExtra, raise_all
 from plait.recipe import read_yaml, validate
-from plait.tasks._examples import Columns, Examples, Items, Ragged
+from plait.tasks._examples import Columns, Examples, Ragged
 from plait.tasks._find import Unavailable
 from plait.tasks._gather import gather
 from plait.tasks._losses import IGNORED, CrossEntropy, Loss, NextToken, SquaredError
@@ -29,6 +26,7 @@ from plait.tasks._metrics import (
     mean_squared_error,
     perplexity,
 )
+from plait.tasks._pictures import pictures
 from plait.tasks._suite import Suite
 from plait.tasks._suite_document import BaseDocument, SuiteDocument, TaskDocument
 from plait.tasks._table_columns import classes, features, goals, texts
@@ -154,7 +152,7 @@ def _examples(
     if suite.reads == "numbers":
         return Columns({"input": features(table, inputs), **labels}, source)
     if suite.reads == "images":
-        return _images(table, inputs[0], _processor("AutoImageProcessor", suite, folder), labels, source)
+        return pictures(table, inputs[0], _processor("AutoImageProcessor", suite, folder), labels, source)
     tokenizer = _processor("AutoTokenizer", suite, folder)
     return _texts(texts(table, inputs[0]), tokenizer, suite.length, task.loss, labels, source)
 
@@ -190,35 +188,6 @@ def _decoder(suite: SuiteDocument, folder: Path) -> Callable[[Sequence[int]], st
         return held[0].decode(list(tokens), skip_special_tokens=True)
 
     return decode
-
-
-def _images(
-    table: Table, name: str, processor: Any, labels: dict[str, Tensor], source: list[str] | None
-) -> Items:
-    """Pictures, prepared when they are asked for."""
-    table.check(name)
-
-    def prepare(row: int) -> dict[str, Tensor]:
-        picture = table.value(name, row)
-        if isinstance(picture, str) or picture is None:
-            hint = "pictures are arrays of an npz file, or a dataset's"
-            raise InputError(f"`{name}` is {picture!r}, no picture", where=table.place(row), hint=hint)
-        picture = picture.convert("RGB") if hasattr(picture, "convert") else picture
-        return {"pixel_values": processor(images=picture, return_tensors="pt")["pixel_values"][0]}
-
-    origin = _made_by(processor, table.origin(name))
-    return Items(range(len(table)), prepare=prepare, columns=labels, source=source, origin=origin)
-
-
-def _made_by(processor: Any, pictures: str | None) -> str | None:
-    """A digest of pictures as a processor prepares them; None if one of both does not say what it is."""
-    told = getattr(processor, "to_dict", None)
-    if pictures is None or not callable(told):
-        return None
-    library = sys.modules[type(processor).__module__.partition(".")[0]]
-    kind = f"{type(processor).__qualname__} {getattr(library, '__version__', '')}"
-    whole = f"{pictures} {kind} {json.dumps(told(), sort_keys=True, default=str)}"
-    return hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()
 
 
 def _processor(kind: str, suite: SuiteDocument, folder: Path) -> Any:
