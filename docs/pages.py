@@ -127,12 +127,21 @@ def commands() -> str:
             continue
         name = command.name or function.__name__
         fields = list(_fields(function))
-        words = " ".join(f"[{n}]" if o else n for n, a, o, _, _ in fields if a)
         text += f"\n## `plait {name}` {{ #{name} }}\n\n{inspect.getdoc(function)}\n\n"
-        text += f"`plait {name} {words}`\n\n"
+        text += f"`{' '.join(['plait', name, *_synopsis(fields)])}`\n\n"
         rows = [(f"`{n}`", "" if d in (None, False) else f"`{d}`", h) for n, _, _, d, h in fields]
         text += table(("argument or option", "default", "meaning"), rows)
     return text.lstrip("\n")
+
+
+def _synopsis(fields: Iterable[tuple[str, bool, bool, Any, str]]) -> Iterable[str]:
+    """Arguments, those that may be left out in brackets; then the options that may not."""
+    fields = list(fields)
+    yield from (f"[{name}]" if optional else name for name, argument, optional, _, _ in fields if argument)
+    for words, argument, optional, _, _ in fields:
+        if not argument and not optional:
+            spellings, _, value = words.rpartition(" ")
+            yield f"{min(spellings.split(', '), key=len)} {value}"
 
 
 def _fields(function: Any) -> Iterable[tuple[str, bool, bool, Any, str]]:

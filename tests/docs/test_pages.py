@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 import plait
 from plait.cli._app import app
@@ -53,3 +54,14 @@ def test_all_methods_and_commands_have_their_place():
         r"^## `plait (\S+)`", commands, re.MULTILINE
     )
     assert "`-q, --quiet`" in commands or "`--quiet, -q`" in commands
+
+
+def test_synopses_have_all_that_a_command_can_not_do_without():
+    text = (DOCS / "cli.md").read_text(encoding="utf-8")
+    for name, command in typer.main.get_command(app).commands.items():
+        (found,) = re.findall(rf"^`plait {name}((?: [^`\n]*)?)`$", text, re.MULTILINE)
+        words = re.sub(r"\[.*?\]", "", found).split()
+        needed = [each for each in command.params if each.required]
+        options = [each for each in needed if each.param_type_name == "option"]
+        assert all(set(each.opts) & set(words) for each in options), name
+        assert len(words) == len(needed) + len(options), name

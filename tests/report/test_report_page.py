@@ -352,3 +352,28 @@ def test_curves_over_simulated_time_have_a_figure_of_their_own(tmp_path):
     page = write_report(sample(curves=[*curves(1), *own]), tmp_path / "out")
     assert (page.parent / "figures" / "curves_2.png").is_file()
     assert "over simulated time" in without_plotly(page)
+
+
+def test_targets_are_lines_across_the_curves_that_should_reach_them(tmp_path):
+    time, value = np.array([0.0, 2.5]), np.array([0.1, 0.7])
+    own = [
+        Curve("fedast", time, value, "accuracy: a", x="simulated time", target=0.6),
+        Curve("rounds", time, value, "accuracy: a", x="simulated time", target=0.6),
+        Curve("fedast", time, value, "accuracy: b", x="simulated time", target=0.5),
+        Curve("fedast", time, value, "accuracy: c", x="simulated time"),
+    ]
+    figure = {each.name: each for each in figures(sample(curves=own))}["curves"]
+    assert figure.shape.levels == {"accuracy: a": [0.6], "accuracy: b": [0.5], "accuracy: c": []}
+    assert any("wanted" in note for note in figure.notes)
+    drawn = spec(figure.shape)
+    assert [(each["y0"], each["y1"], each["yref"]) for each in drawn["layout"]["shapes"]] == [
+        (0.6, 0.6, "y"),
+        (0.5, 0.5, "y2"),
+    ]
+    assert all("at simulated time" in trace["hovertemplate"] for trace in drawn["data"])
+    assert not any("wanted" in note for each in figures(sample(curves=curves(1))) for note in each.notes)
+    drawings = []
+    for each in (own, [replace(curve, target=None) for curve in own]):
+        page = write_report(sample(curves=each), tmp_path / str(len(drawings)))
+        drawings.append((page.parent / "figures" / "curves.png").read_bytes())
+    assert drawings[0] != drawings[1]

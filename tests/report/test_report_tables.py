@@ -16,7 +16,7 @@ from scipy import stats
 
 from plait.errors import InputError
 from plait.report import Reached
-from plait.report._shares import averages, expectations, holm, paired_tests, seed_averages
+from plait.report._shares import _judged, averages, expectations, holm, paired_tests, seed_averages
 from plait.report._table import Number, Table
 from plait.report._tables import tables
 from plait.tasks import NOTE, Score, Scores
@@ -107,9 +107,9 @@ def test_the_test_is_paired_over_examples_and_corrected():
             a, b = (evidence[m, task, "accuracy"].draws for m in (line[0], "average"))
             draws += (a - b) / expert / (3 * len(TASKS))
         assert float(line[1]) == pytest.approx(100 * shares.mean(), rel=1e-9)
-        assert [float(v) for v in line[2:4]] == pytest.approx(
-            100 * np.quantile(draws, [0.025, 0.975]), rel=1e-9
-        )
+        reach = stats.norm.ppf(0.975) * draws.std()
+        ends = [100 * (shares.mean() - reach), 100 * (shares.mean() + reach)]
+        assert [float(v) for v in line[2:4]] == pytest.approx(ends, rel=1e-9)
         assert line[4] == f"{(shares.mean(axis=0) > 0).sum()} of 8"
         assert line[5] == f"{(shares.mean(axis=1) > 0).sum()} of 3"
         ps.append(2 * stats.norm.sf(abs(shares.mean()) / draws.std()))
@@ -157,6 +157,23 @@ def test_equal_models_differ_by_nothing():
     both = replace(scores, rows=(*scores.rows, *rows), evidence={**scores.evidence, **behind})
     found = {each.model: each for each in paired_tests(sample(1, scores=[both], seeds=[0]))}
     assert (found["twin"].value, found["twin"].p, found["twin"].corrected) == (0, 1, 1)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_an_interval_leaves_out_zero_just_where_p_is_below_its_level(seed: int) -> None:
+    """Few examples and few draws, where counting draws and a normal variable disagree."""
+    random = np.random.default_rng(seed)
+    kept = random.random((2, 12)) < np.array([[0.75], [0.4]])
+    value, numbers = kept.mean(1), kept.astype(float)
+    drawn = numbers[:, random.integers(12, size=(60, 12))].mean(2)
+    low, high, p = _judged(float(value[0] - value[1]), drawn[0] - drawn[1])
+    assert (low > 0 or high < 0) == (p < 0.05)
+
+
+def test_a_difference_that_no_draw_changes_has_no_test() -> None:
+    """All examples say the same: how far the difference may be off is not known."""
+    assert all(map(math.isnan, _judged(1.0, np.ones(50))))
+    assert _judged(0.0, np.zeros(50)) == (0.0, 0.0, 1.0)
 
 
 def test_tuning_tells_choice_and_sensitivity():

@@ -16,10 +16,10 @@ VOCABULARY, LENGTH, ROWS = 32, 16, 60
 SETTINGS: dict[str, Any] = {"batch_size": 8, "lr": 1e-2}
 
 
-def network() -> nn.Module:
+def network(seed: int = 0) -> nn.Module:
     """A start, the same each time."""
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         return ByteGPT(width=16, depth=1, heads=2, length=LENGTH, vocabulary=VOCABULARY)
 
 

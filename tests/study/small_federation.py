@@ -81,7 +81,7 @@ def noted(one: Stage) -> list[tuple[float, Request]]:
         found.append((one.clock.now, request))
         ask(request)
 
-    one.clock.ask = asked  # type: ignore[method-assign]
+    one.clock.ask = asked
     return found
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from plait.study import run_study
+
 SUITE = """
 suite: tables
 base: {call: "small_study:network"}
@@ -61,3 +63,15 @@ def write(folder: Path, study: str = STUDY, names: tuple[str, ...] = NAMES) -> P
     (folder / "suite.yaml").write_text(text)
     (folder / "study.yaml").write_text(study)
     return folder / "study.yaml"
+
+
+def ran(folder: Path, study: str = STUDY) -> Path:
+    """The folder with a study's files, and its results under `out`."""
+    run_study(write(folder, study), folder / "out")
+    return folder
+
+
+def step(folder: Path, name: str) -> Path:
+    """Where the results of a step are; its name as folders have it."""
+    (found,) = (p for p in (folder / "out" / "steps").iterdir() if p.name.rpartition("-")[0] == name)
+    return found

@@ -14,6 +14,7 @@ import pytest
 import small_language
 import small_study
 import torch
+from small_study import step
 from torch import nn
 
 import plait
@@ -52,11 +53,6 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def again(folder: Path, text: str, patch: pytest.MonkeyPatch) -> list[str]:
     return run_study(small_language.write(folder, text, patch), folder / "out").ran
-
-
-def step(folder: Path, name: str) -> Path:
-    (found,) = (p for p in (folder / "out" / "steps").iterdir() if p.name.rpartition("-")[0] == name)
-    return found
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -266,7 +262,7 @@ def test_a_killed_way_goes_on_with_the_domains_that_it_has_not(
         calls[0] += 1
         if calls[0] == 3:
             raise InputError("killed")
-        return whole(*given, **more)  # type: ignore[arg-type]
+        return whole(*given, **more)
 
     monkeypatch.setattr(_posterior, "domain_weights", killed)
     path = small_language.write(copied, STUDY, monkeypatch)
@@ -297,15 +293,15 @@ def test_an_expert_that_gives_nan_is_told(copied: Path, monkeypatch: pytest.Monk
         ("prior: uniform", "prior: flat", "cached.*uniform"),
         ("posterior: ensemble}", "posterior: ensemble, form: words}", "prefix.*token"),
         ("posterior: ensemble}", "posterior: ensemble, tpo: 1}", "`tpo`"),
-        ("top: 1}", "top: 0}", "greater than or equal to 1"),
+        ("top: 1}", "top: 0}", "must be at least 1"),
         ("[garage, river]", "[garage, rivre]", "(?s)there is no expert `rivre`.*river"),
         ("[garage, river]", "[river, river]", "expert `river` is there twice"),
         ("[garage, river]", "[]", "at least 1"),
         ("attic: {from: posterior}", "cellar: {from: base}", "there is no task `cellar`"),
         ("attic: {from: posterior}", "attic: {from: cellar}", "`attic` can't start from `cellar`"),
         ("attic: {from: posterior}", "attic: {from: attic}", "`attic` can't start from `attic`"),
-        ("attic: {from: posterior}", "attic: {from: {river: 0}}", "greater than 0"),
-        ("attic: {from: posterior}", "attic: {from: {}}", "`attic` starts from no expert"),
+        ("attic: {from: posterior}", "attic: {from: {river: 0}}", "must be above 0"),
+        ("attic: {from: posterior}", "attic: {from: {}}", "it names no expert"),
         ("attic: {from: posterior}", "attic: {start: base}", "`start`"),
         (
             "attic: {from: posterior}",
@@ -332,7 +328,7 @@ def test_faults_are_told_before_the_first_step(
 
 def changed(tasks: tuple[str, ...] | None, **what: object) -> Suite:
     found = small_language.suite(tasks)
-    return replace(found, tasks=tuple(replace(task, **what) for task in found.tasks))  # type: ignore[arg-type]
+    return replace(found, tasks=tuple(replace(task, **what) for task in found.tasks))
 
 
 def test_a_prior_needs_a_validation_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

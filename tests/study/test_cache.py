@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import sys
 from pathlib import Path
+from types import FunctionType
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import torch
 from plait.engine._lock import locked
 from plait.errors import InputError
 from plait.study import run_study
+from plait.study._code import code_of
 from plait.study._facts import of_examples, of_network
 from plait.tasks import Items
 
@@ -83,6 +86,110 @@ def test_other_code_of_the_base_s_network_makes_all_steps_anew(
     assert ran == [ran[0], [], ran[0]]
 
 
+HELPED = """
+import functools
+
+import torch
+from torch import nn
+
+import more_helpers
+
+SCALE = 1.0
+CALLS = 0
+
+
+def outer(x):
+    global CALLS
+    CALLS += 1
+    return inner(x) * SCALE
+
+
+def inner(x):
+    return torch.tanh(x)
+
+
+def unused(x):
+    return x + 1
+
+
+@functools.lru_cache
+def power():
+    return 2
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    @property
+    def shift(self):
+        return more_helpers.shift()
+
+    def forward(self, x):
+        return outer(self.layer(x)) ** power() + self.shift
+"""
+MORE = """
+def shift():
+    return 1.0
+
+
+def other():
+    return 3.0
+"""
+
+
+def helped(folder: Path, patch: pytest.MonkeyPatch, text: str, more: str = MORE) -> dict[str, str]:
+    """The code of a network whose module says so."""
+    shutil.rmtree(folder / "__pycache__", ignore_errors=True)
+    for name, own in (("helped_nets", text), ("more_helpers", more)):
+        (folder / f"{name}.py").write_text(own)
+        patch.delitem(sys.modules, name, raising=False)
+    network = importlib.import_module("helped_nets").Net()
+    network(torch.zeros(1, 2))
+    return of_network(network)["code"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("torch.tanh(x)", "torch.relu(x)"), ("SCALE = 1.0", "SCALE = 2.0"), ("return 2", "return 3")],
+)
+def test_functions_and_constants_that_a_network_s_code_names_are_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    one = helped(tmp_path, monkeypatch, HELPED)
+    assert helped(tmp_path, monkeypatch, HELPED) == one
+    assert helped(tmp_path, monkeypatch, HELPED.replace(old, new)) != one
+
+
+def test_functions_of_other_modules_are_part_of_the_code_and_what_is_not_named_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    one = helped(tmp_path, monkeypatch, HELPED)
+    assert helped(tmp_path, monkeypatch, HELPED, MORE.replace("1.0", "2.0")) != one
+    assert helped(tmp_path, monkeypatch, HELPED.replace("x + 1", "x + 2"), MORE.replace("3.0", "4.0")) == one
+    assert {name.partition(".")[0] for name in one} == {"helped_nets", "more_helpers"}
+
+
+def test_what_the_code_itself_counts_is_no_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert not any(name.endswith("CALLS") for name in helped(tmp_path, monkeypatch, HELPED))
+
+
+def test_what_closures_hold_is_part_of_the_code() -> None:
+    def scaled(by: float) -> FunctionType:
+        def function(x: torch.Tensor) -> torch.Tensor:
+            return x * by
+
+        return function
+
+    assert code_of([scaled(2.0)]) == code_of([scaled(2.0)]) != code_of([scaled(3.0)])
+
+
 def test_facts_of_a_network_hold_no_addresses_and_not_where_it_was_read() -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(
@@ -116,6 +223,18 @@ def test_examples_made_on_demand_are_told_by_what_they_hold() -> None:
     assert of_examples(Items(Pictures(numbers.clone()), columns={"label": labels})) == one
     assert of_examples(Items(Pictures(numbers.flip(0)), columns={"label": labels})) != one
     assert of_examples(Items(Pictures(numbers), columns={"label": labels.flip(0)})) != one
+
+
+def test_examples_that_say_what_they_are_made_from_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = torch.arange(40) % 3
+
+    def told(origin: str, labels: torch.Tensor, source: list[str] | None = None) -> str:
+        return of_examples(Items(range(40), columns={"label": labels}, source=source, origin=origin))
+
+    monkeypatch.setattr(Items, "batch", None)
+    one = told("a", labels)
+    assert told("a", labels.clone()) == one
+    assert len({one, told("b", labels), told("a", labels.flip(0)), told("a", labels, ["x"] * 40)}) == 4
 
 
 def test_examples_that_are_others_each_time_are_told_by_labels_and_sources() -> None:

@@ -16,6 +16,7 @@ import small_language
 import small_study
 import torch
 from scipy.optimize import linear_sum_assignment
+from small_study import step
 from torch import nn
 
 import plait
@@ -55,11 +56,6 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         run_study(small_language.write(folder, STUDY, patch, suite), folder / "out")
     return folder
-
-
-def step(folder: Path, name: str) -> Path:
-    (found,) = (p for p in (folder / "out" / "steps").iterdir() if p.name.rpartition("-")[0] == name)
-    return found
 
 
 # ---- balanced clusters
@@ -353,11 +349,11 @@ def test_texts_that_are_all_alike_make_no_clusters(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("clusters: 3, every: 4}", "clusters: 0}", "greater than or equal to 1"),
+        ("clusters: 3, every: 4}", "clusters: 0}", "must be at least 1"),
         ("clusters: 3, every: 4}", "clusters: 289}", "288 training examples make no 289 clusters"),
-        ("clusters: 3, every: 4}", "clusters: 3, temperature: 0}", "greater than 0"),
-        ("clusters: 3, every: 4}", "clusters: 3, every: 0}", "greater than or equal to 1"),
-        ("clusters: 3, every: 4}", "clusters: 3, top: 0}", "greater than or equal to 1"),
+        ("clusters: 3, every: 4}", "clusters: 3, temperature: 0}", "must be above 0"),
+        ("clusters: 3, every: 4}", "clusters: 3, every: 0}", "must be at least 1"),
+        ("clusters: 3, every: 4}", "clusters: 3, top: 0}", "must be at least 1"),
         ("settings: {steps: 5}", "settings: {stpes: 5}", "no setting `stpes`"),
     ],
 )

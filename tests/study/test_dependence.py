@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,11 @@ import scipy.stats
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from once_tasks import SETTINGS, TASK, VOCABULARY, canary, memory, network, words
+from once_tasks import SETTINGS, TASK, VOCABULARY, canary, memory, network, task, words
 
 from plait.errors import InputError
 from plait.study import Controlled, Experiment, dependence, train_once
+from plait.study.once._continuations import Continuations
 from plait.study.once._dependence import compared
 from plait.study.once._significance import holm, paired_t, sign_flips, student, student_quantile
 
@@ -184,7 +187,7 @@ def test_continuations_are_runs_from_the_checkpoint_with_the_same_places(planted
     assert found.values.shape == (5, 5, 3)
     for condition, given_ in ((0, []), (1, experiments[:1]), (3, experiments[2:]), (4, experiments)):
         run = train_once(given_, TASK, model=start, seed=2, steps=20, control=False, **SETTINGS)
-        wanted = [each.drawn(2).read(run.network) for each in experiments]
+        wanted = [each.drawn(2).read(run.network, "") for each in experiments]
         assert found.values[2, condition].tolist() == wanted
 
 
@@ -195,6 +198,100 @@ def test_the_same_test_again_gives_the_same_numbers_and_leaves_the_checkpoint(pl
     assert np.array_equal(again.values, found.values[[3, 1]])
     assert all(torch.equal(value, before[name]) for name, value in start.state_dict().items())
     assert json.loads(json.dumps(again.to_dict()))["seeds"] == [3, 1]
+
+
+# ---- what is kept
+
+
+class Stop(Exception):
+    pass
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, last: int | None = None) -> list[int]:
+    """The seeds that are trained, and an end before one of them."""
+    seeds: list[int] = []
+    numbers = Continuations.numbers
+
+    def counting(self: Continuations, seed: int) -> Any:
+        if seed == last:
+            raise Stop
+        seeds.append(seed)
+        return numbers(self, seed)
+
+    monkeypatch.setattr(Continuations, "numbers", counting)
+    return seeds
+
+
+TWO = [fact(), canary("canary")]
+BRIEF: dict[str, Any] = {"start": network, "steps": 3, "seeds": [0, 1, 2], **SETTINGS}
+
+
+def test_a_killed_test_goes_on_with_the_seeds_that_are_left(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        assert counted(patch, 2) == []
+        with pytest.raises(Stop):
+            dependence(TWO, TASK, **BRIEF, out=tmp_path / "out")
+    with monkeypatch.context() as patch:
+        seeds = counted(patch)
+        found = dependence(TWO, TASK, **BRIEF, out=tmp_path / "out")
+        assert seeds == [2]
+    whole = dependence(TWO, TASK, **BRIEF)
+    assert np.array_equal(found.values, whole.values)
+    assert found.to_dict() == whole.to_dict()
+
+
+def louder(model: Any, sequences: Any) -> float:
+    return 2 * memory(model, sequences)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 4},
+        {"lr": 2e-2},
+        {"batch_size": 9},
+        {"start": partial(network, 1)},
+        {"task": task(seed=1)},
+        {"experiments": [fact(), canary("canary", 3)]},
+        {"experiments": [replace(fact(), probe=louder), canary("canary")]},
+        {"experiments": [replace(fact(), probe=lambda m, s: memory(m, s) + 1), canary("canary")]},
+    ],
+)
+def test_numbers_of_other_settings_data_or_probes_are_not_taken(tmp_path, monkeypatch, change):
+    own = {**BRIEF, "seeds": [0, 1], "experiments": TWO, "task": TASK, "out": tmp_path / "out"}
+    dependence(own.pop("experiments"), own.pop("task"), **own)
+    with monkeypatch.context() as patch:
+        seeds = counted(patch)
+        dependence(TWO, TASK, **own)
+        assert seeds == []
+        again = {**own, "experiments": TWO, "task": TASK, **change}
+        dependence(again.pop("experiments"), again.pop("task"), **again)
+        assert seeds == [0, 1]
+
+
+def test_more_seeds_are_added_to_those_that_are_there(tmp_path, monkeypatch):
+    dependence(TWO, TASK, **BRIEF, out=tmp_path / "out")
+    seeds = counted(monkeypatch)
+    dependence(TWO, TASK, **{**BRIEF, "seeds": [4, 1]}, out=tmp_path / "out")
+    assert seeds == [4]
+
+
+def test_a_folder_of_other_things_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="no test's folder"):
+        dependence(TWO, TASK, **BRIEF, out=tmp_path)
+
+
+def test_a_probe_that_fails_is_told_with_its_experiment_data_and_seed(tmp_path):
+    broken = Experiment("broken", [[1, 2]], lambda *_: 1 / 0)
+    told = "experiment `broken`, after 3 steps with the data of none, seed 1: its probe failed: ZeroDivision"
+    for out in (None, tmp_path / "out"):
+        with pytest.raises(InputError, match=told):
+            dependence([broken, canary("a")], TASK, **{**BRIEF, "seeds": [1, 2]}, out=out)
+
+
+def test_a_test_says_what_to_cite():
+    assert "bordt2025train" in compared(NAMES, range(3), values(3)).bibtex
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_fedast_is_its_algorithm_replayed(tmp_path: Path) -> None:
     )  # fmt: skip
     # A finished model would free its clients and change what others wait for, so both finish last.
     asked = small.noted(stage)
-    stage._finish = lambda model: setattr(model, "finished", True)  # type: ignore[method-assign]
+    stage._finish = lambda model: setattr(model, "finished", True)
     stage.run()
     wanted, end = replayed(stage, asked, 3, 30)
     late = [r for _, r in asked if r.version > 0]
@@ -113,7 +113,7 @@ def test_active_requests_are_always_as_many(tmp_path: Path, ratio: int | None) -
             assert sum(model.places for model in stage.live) == 12
             seen.append([model.places for model in stage.models])
 
-    stage._ask = checked  # type: ignore[method-assign]
+    stage._ask = checked
     stage.run()
     assert seen[0] == [4, 4, 4]
     assert {0, 12} <= set(seen[-1])
@@ -154,7 +154,7 @@ def test_a_finished_model_s_places_and_clients_go_to_the_others(tmp_path: Path) 
         finish(model)
         told[model.name] = [each.places for each in stage.models], dict(stage.clock.flying)
 
-    stage._finish = finished  # type: ignore[method-assign]
+    stage._finish = finished
     stage.run()
     places, flying = told["b"]
     assert places == [9, 0, 3]
@@ -226,7 +226,7 @@ def test_a_round_asks_no_more_clients_than_have_examples(tmp_path: Path) -> None
     one = [small.task("a", 0)]
     clients = federated.gathered(one, 8, None, small.EQUAL, 0)
     shards = [rows if place < 3 else rows[:0] for place, rows in enumerate(clients.shards["a"])]
-    clients.shards["a"] = shards  # type: ignore[index]
+    clients.shards["a"] = shards
     stage = small.stage(tmp_path / "s", one, Synchronous(), places=5, limit=6, clients=clients)
     asked = small.noted(stage)
     stage.run()
@@ -268,7 +268,7 @@ def test_a_killed_stage_goes_on_to_the_bit(
         calls[0] += 1
         if calls[0] == 40:
             raise KeyboardInterrupt
-        return train(*given, **more)  # type: ignore[arg-type]
+        return train(*given, **more)
 
     monkeypatch.setattr(_stage, "trained_locally", killed)
     with pytest.raises(KeyboardInterrupt):

@@ -12,6 +12,7 @@ import pytest
 import small_study
 import torch
 from safetensors.torch import load_file
+from small_study import step
 from torch import nn
 
 import plait
@@ -40,13 +41,7 @@ WAYS = ("fedast", "shared-out", "rounds", "one-by-one", "groups", "together")
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("federated")
-    run_study(small_study.write(folder, STUDY), folder / "out")
-    return folder
-
-
-def step(folder: Path, name: str) -> Path:
-    (found,) = (p for p in (folder / "out" / "steps").iterdir() if p.name.rpartition("-")[0] == name)
-    return found
+    return small_study.ran(folder, STUDY)
 
 
 def told(folder: Path, way: str) -> dict[str, Any]:
@@ -136,7 +131,9 @@ def test_one_group_is_one_model_of_all_tasks(ran: Path) -> None:
 
 def test_the_report_has_simulated_time(ran: Path) -> None:
     folder = ran / "out" / "report"
-    assert "Simulated time until a score was reached" in (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text()
+    assert "Simulated time until a score was reached" in page
+    assert "Dotted lines across: the scores that were wanted." in page
     assert (folder / "figures" / "curves_2.png").is_file()
     lines = (folder / "tables" / "reached.csv").read_text().splitlines()
     assert lines[0] == "way,first,second,third,all"
@@ -216,28 +213,28 @@ def test_a_killed_way_goes_on_with_its_training(
     ("old", "new", "said"),
     [
         ("federate: fedast, buffer: 2", "federate: fedasst, buffer: 2", "or synchronous or sequential"),
-        ("federate: fedast, buffer: 2", "federate: fedast, buffer: 0", "greater than or equal to 1"),
+        ("federate: fedast, buffer: 2", "federate: fedast, buffer: 0", "must be at least 1"),
         ("federate: fedast, buffer: 2", "federate: fedast, buffer: 2, ratio: 2", "a `buffer` and a `ratio`"),
         ("buffer: 2,", "buffer: 25,", "`requests` of 24 never fill a `buffer` of 25"),
         ("federate: fedast, buffer: 2", "federate: fedast, wait_for: 0.5", "fedast` has no `wait_for`"),
         ("federate: synchronous,", "federate: synchronous, buffer: 2,", "synchronous` has no `buffer`"),
         ("ratio: 2, window: 3", "ratio: 3, window: 3", "6 active requests are too few for 3 tasks"),
-        ("ratio: 2, window: 3", "ratio: 2, window: 1", "greater than or equal to 2"),
-        ("wait_for: 0.5", "wait_for: 0", "greater than 0"),
-        ("federate: synchronous,", "federate: synchronous, delays: {slow: 0},", "greater than 0"),
-        ("federate: synchronous,", "federate: synchronous, delays: {shift: 1.5},", "less than or equal to 1"),
+        ("ratio: 2, window: 3", "ratio: 2, window: 1", "must be at least 2"),
+        ("wait_for: 0.5", "wait_for: 0", "must be above 0"),
+        ("federate: synchronous,", "federate: synchronous, delays: {slow: 0},", "must be above 0"),
+        ("federate: synchronous,", "federate: synchronous, delays: {shift: 1.5},", "must be at most 1"),
         ("federate: synchronous,", "federate: synchronous, delays: {slw: 2},", "slw"),
         ("clients: 8", "clients: 121", "fewer training examples than the 121 clients"),
         ("clients: 8", "clients: 5", "a round can't ask 6 of 5 clients"),
         ("active: 6", "active: 2", "2 active requests are too few for 3 tasks"),
-        ("alpha: 2", "alpha: 0", "greater than 0"),
+        ("alpha: 2", "alpha: 0", "must be above 0"),
         ("lr: 0.2", "lr: .nan", "lr"),
         ("target: 0.6,", "target: .inf,", "target"),
         ("first: 0.6", "frist: 0.6", "`target` names no task `frist`"),
         ("split: 2", "split: 4", "3 tasks can't be split into 4 groups"),
-        ("split: 2", "split: 0", "greater than or equal to 1"),
+        ("split: 2", "split: 0", "must be at least 1"),
         ("probe_every: 4", "probe_every: 5", "of 4 local steps none is a 5th"),
-        ("merged: 0.5", "merged: 1", "less than 1"),
+        ("merged: 0.5", "merged: 1", "must be below 1"),
         ("batch_size: 12", "batch_size: 2", "a batch of 2 can't be shared by 3 tasks"),
         ("requests: 24", "requests: 1", "`requests` of 1 can't be shared by two parts"),
     ],

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import small_study
 import torch
+from small_study import step
 from typer.testing import CliRunner
 
 import plait
@@ -33,8 +34,7 @@ HERE = Path(__file__).parent
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a study and its results under `out`."""
     folder = tmp_path_factory.mktemp("study")
-    run_study(small_study.write(folder), folder / "out")
-    return folder
+    return small_study.ran(folder)
 
 
 @pytest.fixture
@@ -43,16 +43,11 @@ def copied(ran: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(ran, tmp_path / "copied"))
 
 
-def step(folder: Path, name: str) -> Path:
-    (found,) = (p for p in (folder / "out" / "steps").iterdir() if p.name.rpartition("-")[0] == name)
-    return found
-
-
 def changed(folder: Path, old: str, new: str) -> Path:
-    """Another study of the same folder."""
-    text = (folder / "study.yaml").read_text()
+    """The folder's study, edited."""
+    path = folder / "study.yaml"
+    text = path.read_text()
     assert old in text
-    path = folder / "changed.yaml"
     path.write_text(text.replace(old, new))
     return path
 
@@ -294,7 +289,7 @@ def test_a_killed_study_goes_on_without_repeating_a_finished_step(tmp_path: Path
             "train: joint, weights: {first: 1, second: 0, third: 1},",
             "weight of `second` is 0",
         ),
-        ("bootstrap: 50", "base: {train: joint, tasks: [first, first]}", "two tasks are called `first`"),
+        ("bootstrap: 50", "base: {train: joint, tasks: [first, first]}", "task `first` is there twice"),
         ("bootstrap: 50", "seeds: [true]", "seeds"),
         ("bootstrap: 50", f"seeds: [{2**63}]", "too large"),
         ("  average:", "  experts for tuning:", "what a step is called"),
@@ -326,16 +321,6 @@ def test_a_task_without_validation_can_not_be_tuned_on(tmp_path: Path) -> None:
     (tmp_path / "suite.yaml").write_text(suite)
     with pytest.raises(InputError, match="task `second` has no split `validation`"):
         load_study(path)
-
-
-def test_another_study_s_folder_is_not_touched(ran: Path, tmp_path: Path) -> None:
-    path = changed(ran, "study: tables", "study: chairs")
-    with pytest.raises(InputError, match="the study `tables` is there, and this is `chairs`"):
-        run_study(path, ran / "out")
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match="no study's folder"):
-        run_study(ran / "study.yaml", tmp_path / "full")
 
 
 def test_the_command_tells_steps_and_report(ran: Path) -> None:

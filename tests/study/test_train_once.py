@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -364,6 +365,80 @@ def test_a_run_of_other_experiments_does_not_go_on(killed, other):
         train_once(other, TASK, model=network, **RESUMED, out=killed, resume=True)
 
 
+# ---- probes
+
+
+def meddling(model: torch.nn.Module, sequences: Any) -> float:
+    """Does to the network, and to chance, whatever a probe should not do."""
+    found = memory(model, sequences)
+    model.train(not model.training)
+    with torch.no_grad():
+        for each in (*model.parameters(), *model.buffers()):
+            each.zero_()
+    for each in list(model.children()):
+        each.register_forward_hook(lambda *_: None)
+    torch.manual_seed(1)
+    np.random.seed(1)
+    random.seed(1)
+    torch.set_grad_enabled(False)
+    return found
+
+
+def test_a_probe_that_changes_its_network_or_chance_changes_no_number():
+    def run(probe: Any) -> tuple[Any, str]:
+        own, held = replace(canary("a", 6), probe=probe), replace(canary("c"), probe=probe)
+        torch.manual_seed(5)
+        np.random.seed(5)
+        random.seed(5)
+        given = [own, canary("b", 3), Controlled(held, 1.0, every=4)]
+        found = train_once(given, TASK, model=network, steps=12, seed=3, **SETTINGS)
+        assert torch.is_grad_enabled()
+        return found, repr((torch.rand(3), np.random.rand(3), random.random()))
+
+    (one, chance), (two, after) = run(memory), run(meddling)
+    assert one.outcomes == two.outcomes
+    assert one.places == two.places
+    assert same(one.network, two.network)
+    assert one.network.training == two.network.training
+    assert chance == after
+
+
+@pytest.mark.parametrize(
+    ("fails_at", "when"), [(0, "before the run"), (1, "at step 0"), (3, "at step 8"), (4, "after the run")]
+)
+def test_a_probe_that_fails_is_told_with_its_experiment_and_step(fails_at, when):
+    calls = []
+
+    def probe(model: torch.nn.Module, sequences: Any) -> float:
+        calls.append(model)
+        if len(calls) > fails_at:
+            raise KeyError("lost")
+        return 0.0
+
+    held = Controlled(replace(canary("c"), probe=probe), 1.0, every=4)
+    with pytest.raises(
+        InputError, match=f"experiment `c`, {when}: its probe failed: KeyError: 'lost'"
+    ) as caught:
+        train_once([held], TASK, model=network, steps=12, control=False, **SETTINGS)
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_what_a_probe_refuses_is_told_with_its_experiment():
+    def probe(model: torch.nn.Module, sequences: Any) -> float:
+        return float(log_probability(model, TASK, sequences, given=99)[0])
+
+    with pytest.raises(
+        InputError, match=r"experiment `a`, before the run: of a sequence of 6 tokens, 99 are given"
+    ):
+        train_once([replace(canary("a"), probe=probe)], TASK, model=network, steps=4, **SETTINGS)
+
+
+def test_a_run_says_what_to_cite():
+    found = train_once([canary("a")], TASK, model=network, steps=2, control=False, **SETTINGS)
+    assert "Train Once, Answer All" in found.bibtex
+    assert found.bibtex.startswith("@misc{bordt2025train,")
+
+
 # ---- what is refused
 
 
@@ -377,17 +452,17 @@ def test_a_run_of_other_experiments_does_not_go_on(killed, other):
         ([Experiment("a", [["x"]], nothing)], "'x' is no token"),
         ([Experiment("a", [[-1]], nothing)], "-1 is no token"),
         ([Experiment("a", [[1.5]], nothing)], "1.5 is no token"),
-        ([Experiment("a", [3], nothing)], "its sequences hold no tokens"),  # type: ignore[list-item]
+        ([Experiment("a", [3], nothing)], "its sequences hold no tokens"),
         ([Experiment("a", [[1], [2]], nothing, [1])], "it has 1 repeats for 2 sequences"),
         ([Experiment("a", [[1]], nothing, -1)], "`repeats` has -1"),
-        ([Experiment("a", [[1]], nothing, None)], "`repeats` has None"),  # type: ignore[arg-type]
+        ([Experiment("a", [[1]], nothing, None)], "`repeats` has None"),
         (["a"], "a str is no experiment here"),
-        ([Experiment("a", [[1]], nothing, [2.5])], "`repeats` has 2.5"),  # type: ignore[list-item]
+        ([Experiment("a", [[1]], nothing, [2.5])], "`repeats` has 2.5"),
         ([Experiment("a", [[VOCABULARY]], nothing)], f"it has token {VOCABULARY}, and the model knows 32"),
         ([Experiment("a", [[1] * 9], nothing, 1000)], "9000 tokens are to be put into a run of 512"),
         ([Experiment("a", [[1] * 9], nothing, 40)], "no place is left for 9 tokens in a row"),
         ([Experiment("a", [[1]], lambda *_: math.nan)], "its probe gives nan"),
-        ([Experiment("a", [[1]], lambda *_: "x")], "its probe gives a str"),  # type: ignore[arg-type, return-value]
+        ([Experiment("a", [[1]], lambda *_: "x")], "its probe gives a str"),
     ],
 )
 def test_experiments_at_fault_are_refused_before_the_first_step(experiments, told, monkeypatch):

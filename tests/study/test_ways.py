@@ -11,6 +11,7 @@ import pytest
 import small_study
 import torch
 from safetensors.torch import load_file
+from small_study import step
 from torch import nn
 from torch.nn import functional as F
 
@@ -44,13 +45,7 @@ ways:
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ways")
-    run_study(small_study.write(folder, STUDY), folder / "out")
-    return folder
-
-
-def step(folder: Path, name: str) -> Path:
-    (found,) = (p for p in (folder / "out" / "steps").iterdir() if p.name.rpartition("-")[0] == name)
-    return found
+    return small_study.ran(folder, STUDY)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -72,7 +67,10 @@ def descend(network: nn.Module, gradients: Iterable[torch.Tensor]) -> None:
 
 
 def test_one_round_of_alternating_is_the_merge_of_the_experts(ran: Path) -> None:
-    one, two = weights(step(ran, "one-round-@0") / "model"), weights(step(ran, "average-@0") / "model")
+    one, two = (
+        weights(step(ran, "one-round-@0") / "model"),
+        weights(step(ran, "average-@0") / "model"),
+    )
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
 
@@ -90,7 +88,7 @@ def test_rounds_of_one_full_step_are_gradient_descent_on_the_mean_loss(ran: Path
             F.cross_entropy(head(body(batch["input"].double())), batch["label"])
             for head, batch in zip(heads, batches, strict=True)
         ]
-        shared = torch.autograd.grad(sum(losses) / 3, list(body.parameters()), retain_graph=True)  # type: ignore[arg-type]
+        shared = torch.autograd.grad(sum(losses) / 3, list(body.parameters()), retain_graph=True)
         own = [
             torch.autograd.grad(loss, list(head.parameters()), retain_graph=True)
             for loss, head in zip(losses, heads, strict=True)
@@ -118,7 +116,7 @@ def test_curves_of_ways_are_told_from_those_of_experts_and_students_losses_from_
     assert len(set(names)) == len(names)
     assert {"first", "alternating: first", "of experts"} <= set(names)
     kinds = {curve.member: curve.kind for curve in found}
-    assert kinds["of experts"] == "loss of of experts"
+    assert kinds["of experts"] == "loss in “of experts”"
     assert kinds["first"] == kinds["alternating: first"] == "loss"
 
 
@@ -133,7 +131,7 @@ def test_alternating_goes_on_after_a_kill_with_the_round_it_was_in(
         calls[0] += 1
         if calls[0] == 7:  # the first way has one round, so it is the sixth of the other
             raise InputError("killed")
-        return whole(*given, **more)  # type: ignore[arg-type]
+        return whole(*given, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(_alternating, "fit", killed)
@@ -385,14 +383,14 @@ def test_a_study_takes_another_checkpoint_as_its_base(ran: Path, tmp_path: Path)
     ("old", "new", "said"),
     [
         ("rounds: 12", "rounds: 13", "12 steps can't be shared by 13 rounds"),
-        ("rounds: 12", "rounds: 0", "greater than or equal to 1"),
+        ("rounds: 12", "rounds: 0", "must be at least 1"),
         ("alternate: linear, rounds: 12", "alternate: linaer", "no method `linaer`"),
         ("alternate: linear, rounds: 12", "alternate: linear, options: {lamda: 1}", "no option `lamda`"),
         ("distill: experts,", "distill: parrots,", "experts or ensemble"),
-        ("temperature: 2", "temperature: 0", "greater than 0"),
-        ("alpha: 1", "alpha: 1.5", "less than or equal to 1"),
-        ("concatenate: experts", "concatenate: experts, ridge: 0", "greater than 0"),
-        ("zoo: 2", "zoo: 0", "greater than or equal to 1"),
+        ("temperature: 2", "temperature: 0", "must be above 0"),
+        ("alpha: 1", "alpha: 1.5", "must be at most 1"),
+        ("concatenate: experts", "concatenate: experts, ridge: 0", "must be above 0"),
+        ("zoo: 2", "zoo: 0", "must be at least 1"),
         (
             "zoo: 2, settings: {optimizer: adamw",
             "zoo: 2, settings: {optimiser: adamw",

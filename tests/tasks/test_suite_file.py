@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from plait.errors import InputError
-from plait.tasks import NextToken, SquaredError, Unavailable, evaluate, load_suite, suite_names
+from plait.tasks import Items, NextToken, SquaredError, Unavailable, evaluate, load_suite, suite_names
 
 HEAD = "suite: mine\nbase: {call: 'test_suite_file:body'}\nwidth: 4\ntasks:\n"
 CSV = "  - {name: t, classes: 2, input: x, data: {csv: t.csv, shares: {train: 0.5, test: 0.5}}}\n"
@@ -372,6 +373,64 @@ def test_pictures_keep_their_source(tmp_path, write, monkeypatch):
     batch = task.split("train").batch([2, 0])
     assert batch["pixel_values"].shape == (2, 2, 2)
     assert batch["label"].tolist() == [0, 0]
+
+
+class Shrinking:
+    """A processor that says what it is."""
+
+    def __init__(self, by: int = 1) -> None:
+        self.by = by
+
+    def to_dict(self) -> dict[str, int]:
+        return {"by": self.by}
+
+    def __call__(self, images, return_tensors):
+        return {"pixel_values": torch.tensor(np.asarray(images, dtype=np.float32))[None] / self.by}
+
+
+def test_pictures_of_archives_are_told_by_their_arrays_and_what_prepares_them(tmp_path, write, monkeypatch):
+    head = HEAD.replace("tasks:", "reads: images\nprocessor: p\ntasks:")
+    shares = "shares: {train: 0.5, test: 0.5}, seed: SEED"
+    task = f"  - {{name: t, classes: 2, data: {{npz: a.npz, {shares}}}}}\n"
+
+    def origin(pixels, by=1, seed=0):
+        monkeypatch.setattr("plait.tasks._suite_file._processor", lambda *_: Shrinking(by))
+        np.savez(tmp_path / "a.npz", input=pixels, label=np.arange(8) % 2)
+        split = load_suite(write(head + task.replace("SEED", str(seed))))["t"].split("train")
+        assert isinstance(split, Items)
+        return split.origin
+
+    pixels = np.random.default_rng(0).integers(0, 255, (8, 2, 2))
+    one = origin(pixels)
+    assert origin(pixels.copy()) == one
+    other = pixels.copy()
+    other[7, 1, 1] += 1
+    assert len({one, origin(other), origin(pixels, by=2), origin(pixels, seed=1), origin(pixels * 1.0)}) == 5
+
+
+@pytest.mark.slow
+def test_pictures_of_datasets_are_told_by_fingerprints_that_follow_their_files(tmp_path, write, monkeypatch):
+    image = pytest.importorskip("PIL.Image")
+    pytest.importorskip("datasets")
+    monkeypatch.setattr("plait.tasks._suite_file._processor", lambda *_: Shrinking())
+    for split, place in itertools.product(("train", "test"), range(6)):
+        (tmp_path / "set" / split / str(place % 2)).mkdir(parents=True, exist_ok=True)
+        image.new("L", (3, 3), 9 * place).save(tmp_path / "set" / split / str(place % 2) / f"{place}.png")
+    head = HEAD.replace("tasks:", "reads: images\nprocessor: p\ntasks:")
+    parts = "{train: 'train[:50%]', validation: 'train[50%:]', test: test}"
+    path = write(
+        head + f"  - {{name: t, classes: 2, input: image, data: {{dataset: set, parts: {parts}}}}}\n"
+    )
+
+    def origins():
+        return [each.origin for each in load_suite(path)["t"].splits.values()]
+
+    one = origins()
+    assert None not in one
+    assert len(set(one)) == 3
+    assert origins() == one
+    image.new("L", (3, 3), 200).save(tmp_path / "set" / "train" / "1" / "1.png")
+    assert origins()[0] != one[0]
 
 
 def test_a_base_that_is_no_module_is_told(write):

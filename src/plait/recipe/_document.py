@@ -116,6 +116,22 @@ def unknown_key(document: YamlDocument, item: Unknown) -> InputError:
     )
 
 
+#: Pydantic's names of what is wrong with a plain value → what it must, with what pydantic tells besides.
+_WANTED = {
+    ("string_type",): "be text",
+    ("string_too_short",): "be text that is not empty",
+    ("bool_type", "bool_parsing"): "be true or false",
+    ("int_type", "int_parsing", "int_from_float"): "be a whole number",
+    ("float_type", "float_parsing"): "be a number",
+    ("finite_number",): "be a finite number",
+    ("greater_than",): "be above {gt:g}",
+    ("greater_than_equal",): "be at least {ge:g}",
+    ("less_than",): "be below {lt:g}",
+    ("less_than_equal",): "be at most {le:g}",
+    ("too_short",): "hold at least {min_length}",
+}
+
+
 def quote(value: object) -> str:
     """The user's value, cut to a length that a message can bear."""
     text = repr(value)
@@ -170,7 +186,7 @@ def _without(data: dict[str, Any], faults: Iterable[Any]) -> dict[str, Any]:
 
 def _problem(document: YamlDocument, found: Any) -> InputError:
     path: KeyPath = found["loc"]
-    shown = f"`{document.show(path)}`" if document.show(path) else "the recipe"
+    shown = f"`{document.show(path)}`" if document.show(path) else f"the {document.kind}"
     where = document.locate(path)
     if found["type"] == "missing":
         return InputError(f"{shown} is missing", where=where)
@@ -185,6 +201,10 @@ def _problem(document: YamlDocument, found: Any) -> InputError:
         words = re.findall(r"'([^']*)'", found["ctx"]["expected"])
         what = f"{shown} is {quote(found['input'])}, and it must be {' or '.join(words)}"
         return InputError(what, where=where, hint=nearest(str(found["input"]), words))
+    wanted = next((text for kinds, text in _WANTED.items() if found["type"] in kinds), None)
+    if wanted is not None:
+        what = f"{shown} is {quote(found['input'])}, and it must {wanted.format(**found.get('ctx', {}))}"
+        return InputError(what, where=where)
     message = found["msg"][:1].lower() + found["msg"][1:]
     return InputError(f"{shown} is {quote(found['input'])}: {message}", where=where)
 

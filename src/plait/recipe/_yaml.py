@@ -18,6 +18,8 @@ from plait.errors import InputError
 #: Where a value stands in its document: keys and list positions from the top.
 KeyPath = tuple[str | int, ...]
 
+#: What a document is, if nothing else is said.
+RECIPE = "recipe"
 LARGEST_TEXT = 10_000_000
 LARGEST_EXPANSION = 1_000_000
 DEEPEST = 64
@@ -37,12 +39,14 @@ class YamlDocument:
         where: the file, as the user named it.
         lines: key path → line (from 1) in the file; empty for a mapping made in Python.
         at: where the mapping stands in the whole document, for a nested recipe.
+        kind: what a document is called in messages.
     """
 
     data: dict[str, Any]
     where: str
     lines: Mapping[KeyPath, int] = field(default_factory=dict)
     at: KeyPath = ()
+    kind: str = RECIPE
 
     def locate(self, path: KeyPath) -> str:
         """`file:line` of the value at `path`, or of the closest one around it."""
@@ -56,7 +60,7 @@ class YamlDocument:
         """The mapping `data`, which stands at `path`, as a document with the same lines."""
         size = len(path)
         lines = {key[size:]: line for key, line in self.lines.items() if key[:size] == path}
-        return YamlDocument(data, self.where, lines, (*self.at, *path))
+        return YamlDocument(data, self.where, lines, (*self.at, *path), self.kind)
 
     def show(self, path: KeyPath) -> str:
         """`models[1].parameters.density` for the path ("models", 1, "parameters", "density")."""
@@ -69,38 +73,40 @@ def show_path(path: KeyPath) -> str:
     return text.removeprefix(".")
 
 
-def read_yaml(path: Path) -> list[YamlDocument]:
-    """All documents of a file; at least one.
+def read_yaml(path: Path, *, kind: str = RECIPE) -> list[YamlDocument]:
+    """All documents of a file; at least one. `kind` is what messages call them.
 
     Raises:
         InputError: the file can't be read or is not plain, well-formed YAML.
     """
     try:
         if path.is_file() and path.stat().st_size > LARGEST_TEXT:
-            raise InputError(f"a recipe has at most {LARGEST_TEXT} bytes", where=str(path))
+            raise InputError(f"a {kind} has at most {LARGEST_TEXT} bytes", where=str(path))
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"it is not UTF-8 text (byte {error.start})", where=str(path)) from error
     except FileNotFoundError as error:
         raise InputError("no such file", where=str(path)) from error
     except IsADirectoryError as error:
-        raise InputError("this is a folder, and a recipe is a YAML file", where=str(path)) from error
+        raise InputError(f"this is a folder, and a {kind} is a YAML file", where=str(path)) from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"it can't be read: {reason}", where=str(path)) from error
-    return parse_yaml(text, str(path))
+    return parse_yaml(text, str(path), kind=kind)
 
 
-def parse_yaml(text: str, where: str, *, most: int = LARGEST_EXPANSION) -> list[YamlDocument]:
+def parse_yaml(
+    text: str, where: str, *, most: int = LARGEST_EXPANSION, kind: str = RECIPE
+) -> list[YamlDocument]:
     """All documents of a text; `where` names it in messages, and aliases expand to `most` values at most.
 
     Raises:
         InputError: it is not plain, well-formed YAML whose documents are mappings.
     """
     if len(text) > LARGEST_TEXT:
-        raise InputError(f"a recipe has at most {LARGEST_TEXT} characters", where=where)
+        raise InputError(f"a {kind} has at most {LARGEST_TEXT} characters", where=where)
     try:
-        documents = [_document(node, where, most) for node in _nodes(text) if not _is_empty(node)]
+        documents = [_document(node, where, most, kind) for node in _nodes(text) if not _is_empty(node)]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{where}:{mark.line + 1}" if mark else where
@@ -110,7 +116,7 @@ def parse_yaml(text: str, where: str, *, most: int = LARGEST_EXPANSION) -> list[
     except RecursionError as error:
         raise InputError(f"it is nested deeper than {DEEPEST} levels", where=where) from error
     if not documents:
-        raise InputError("it is empty, and a recipe is a mapping of keys to values", where=where)
+        raise InputError(f"it is empty, and a {kind} is a mapping of keys to values", where=where)
     return documents
 
 
@@ -122,19 +128,19 @@ def _is_empty(node: yaml.Node) -> bool:
     return isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null") and not node.value
 
 
-def _document(node: yaml.Node, where: str, most: int) -> YamlDocument:
+def _document(node: yaml.Node, where: str, most: int, kind: str) -> YamlDocument:
     if not isinstance(node, yaml.MappingNode):
         place = f"{where}:{node.start_mark.line + 1}"
-        raise InputError("a recipe is a mapping of keys to values, and this is not one", where=place)
-    builder = _Builder(where, most)
-    return YamlDocument(builder.build(node, ()), where, builder.lines)
+        raise InputError(f"a {kind} is a mapping of keys to values, and this is not one", where=place)
+    builder = _Builder(where, most, kind)
+    return YamlDocument(builder.build(node, ()), where, builder.lines, kind=kind)
 
 
 class _Builder:
     """Turns nodes into plain values, counting what aliases expand to."""
 
-    def __init__(self, where: str, most: int) -> None:
-        self.where, self._most = where, most
+    def __init__(self, where: str, most: int, kind: str) -> None:
+        self.where, self._most, self._kind = where, most, kind
         self.lines: dict[KeyPath, int] = {}
         self._count = 0
         self._scalars = yaml.SafeLoader("")
@@ -155,7 +161,7 @@ class _Builder:
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node)
         raise self._refuse(
-            node, f"the tag `{_short(node.tag)}` is not allowed; a recipe holds plain values only"
+            node, f"the tag `{_short(node.tag)}` is not allowed; a {self._kind} holds plain values only"
         )
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
@@ -198,7 +204,7 @@ class _Builder:
             return node.value
         if node.tag not in _PLAIN_TAGS:
             raise self._refuse(
-                node, f"the tag `{_short(node.tag)}` is not allowed; a recipe holds plain values only"
+                node, f"the tag `{_short(node.tag)}` is not allowed; a {self._kind} holds plain values only"
             )
         try:
             return self._scalars.construct_object(node)

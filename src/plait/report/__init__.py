@@ -1,5 +1,6 @@
 """What came out, told: one HTML page, its pictures and its tables, from tidy tables."""
 
+from plait.report._references import bibtex
 from plait.report._results import Cost, Curve, Picture, Reached, Results, Similarity, Trial
 from plait.report._shares import Expectation, expectations
 from plait.report._write import write_report
@@ -13,6 +14,7 @@ __all__ = [
     "Results",
     "Similarity",
     "Trial",
+    "bibtex",
     "expectations",
     "write_report",
 ]

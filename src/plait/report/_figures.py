@@ -133,11 +133,16 @@ def _curves_over(results: Results, counted: str, number: int) -> Figure:
         line = Line(results.label(curve.member), f"member{place % MEMBERS}", dash, x, y)
         panels.setdefault(curve.kind, []).append(line)
     counts = {kind: len({line.name for line in of}) for kind, of in panels.items()}
-    ends = [f"{kind} of {count} member{'s' * (count > 1)}" for kind, count in counts.items()]
+    ends = [f"{kind} ({count} member{'s' * (count > 1)})" for kind, count in counts.items()]
     seen = f"A line for each member and seed: {'; '.join(ends)}."
     title = "How training went" + (f", over {counted}" if number else "")
     name = "curves" if number == 0 else f"curves_{number + 1}"
-    return Figure(name, title, seen, Lines(dict(panels), counted), noted(results))
+    levels = {
+        kind: sorted({c.target for c in curves if c.kind == kind and c.target is not None}) for kind in panels
+    }
+    notes = ["Dotted lines across: the scores that were wanted."] if any(levels.values()) else []
+    shape = Lines(dict(panels), counted, levels)
+    return Figure(name, title, seen, shape, [*notes, *noted(results)])
 
 
 def _tuning(results: Results) -> list[Figure]:

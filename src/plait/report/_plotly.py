@@ -143,18 +143,7 @@ def _dots(shape: Dots) -> Spec:
                 "width": 4,
             }
         traces.append(trace)
-    lines = [
-        {
-            "type": "line",
-            "x0": x,
-            "x1": x,
-            "y0": 0,
-            "y1": 1,
-            "yref": "paper",
-            "line": {"color": _role("muted"), "width": 1, "dash": "dot"},
-        }
-        for x in shape.lines
-    ]
+    lines = [_ruled({"x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper"}) for x in shape.lines]
     layout = {
         "xaxis": {"title": {"text": _told(shape.unit)}, "zeroline": False, "automargin": True},
         "yaxis": _rows(shape.rows, showgrid=True),
@@ -212,7 +201,7 @@ def _bars(shape: Bars) -> Spec:
 
 def _lines(shape: Lines) -> Spec:
     count, traces, told = len(shape.panels), [], set()
-    layout: Spec = {"showlegend": True}
+    layout: Spec = {"showlegend": True, "shapes": []}
     for place, (unit, lines) in enumerate(shape.panels.items()):
         axis = "" if place == 0 else str(place + 1)
         high = 1 - place / count
@@ -228,12 +217,20 @@ def _lines(shape: Lines) -> Spec:
         if place == count - 1:
             layout[f"xaxis{axis}"]["title"] = {"text": _told(shape.x)}
         for line in lines:
-            traces.append(_line(line, axis, line.name not in told))
+            traces.append(_line(line, axis, line.name not in told, shape.x))
             told.add(line.name)
+        for y in shape.levels.get(unit, ()):
+            across = {"x0": 0, "x1": 1, "xref": "paper", "y0": y, "y1": y, "yref": f"y{axis}"}
+            layout["shapes"].append(_ruled(across))
     return {"data": traces, "layout": layout, "height": 120 + 240 * count}
 
 
-def _line(line: Line, axis: str, first: bool) -> Spec:
+def _ruled(place: Spec) -> Spec:
+    """A thin dotted line to compare with."""
+    return {"type": "line", **place, "line": {"color": _role("muted"), "width": 1, "dash": "dot"}}
+
+
+def _line(line: Line, axis: str, first: bool, counted: str) -> Spec:
     return {
         "type": "scatter",
         "mode": "lines",
@@ -244,6 +241,6 @@ def _line(line: Line, axis: str, first: bool) -> Spec:
         "y": _numbers(line.y),
         "xaxis": f"x{axis}",
         "yaxis": f"y{axis}",
-        "hovertemplate": "%{y:.4g} at step %{x}",
+        "hovertemplate": f"%{{y:.4g}} at {counted} %{{x:.6g}}",
         "line": {"color": _role(line.colour), "width": 1.6, "dash": line.dash},
     }

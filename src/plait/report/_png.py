@@ -165,6 +165,8 @@ def _lines(canvas: Any, shape: Lines) -> None:
     panels = np.atleast_1d(canvas.subplots(len(shape.panels), 1, sharex=True))
     styles = {"solid": "-", "dash": "--", "dot": ":"}
     for axes, (unit, lines) in zip(panels, shape.panels.items(), strict=True):
+        for level in shape.levels.get(unit, ()):
+            axes.axhline(level, color=LIGHT["muted"], linewidth=1, linestyle=":", zorder=1)
         for line in lines:
             axes.plot(
                 line.x,

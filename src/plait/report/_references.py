@@ -26,6 +26,20 @@ def references(results: Results) -> dict[Entry, list[str]]:
     return dict(found.values())
 
 
+def bibtex(method: str) -> str:
+    """BibTeX of the publications behind a method.
+
+    Args:
+        method: a merging method's name, or `arXiv:` and a number.
+
+    Raises:
+        InputError: there is no such method.
+    """
+    known = _NUMBER.fullmatch(method) is not None
+    named = method if known else get_method(method, where="BibTeX").reference
+    return "\n".join(entry.bibtex() for entry in _of(named))
+
+
 def _of(reference: str) -> list[Entry]:
     """The publications that a reference names; one that isn't known is cited by what is known of it."""
     numbers = _NUMBER.findall(reference)

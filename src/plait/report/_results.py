@@ -58,6 +58,7 @@ class Curve:
         kind: `loss`, or the metric's name.
         seed: of the run.
         x: what `step` counts.
+        target: the value that was wanted, if one was.
     """
 
     member: str
@@ -66,6 +67,7 @@ class Curve:
     kind: str = "loss"
     seed: int = 0
     x: str = "step"
+    target: float | None = None
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ from plait.tasks import NOTE, Average, Score, marked
 BOLD = f"Bold: the best {SINGLE}."
 DRAWS = (
     "Difference of the mean shares in points, with the 95 % interval of a paired bootstrap over test "
-    "examples; tasks and seeds are taken as they are. p: two-sided, the difference over the standard "
-    "deviation of its draws; corrected by Holm for all that are tested."
+    "examples: 1.96 standard deviations of its draws to either side; tasks and seeds are taken as they are. "
+    "p: two-sided, of the difference over that deviation; below 0.05 just where the interval leaves out 0. "
+    "p (Holm): corrected for all that are tested, as the interval is not."
 )
 
 

@@ -123,10 +123,12 @@ class Lines:
     Args:
         panels: name of the upright axis → lines.
         x: name of the lying axis.
+        levels: name of the upright axis → values to compare with.
     """
 
     panels: Mapping[str, Sequence[Line]]
     x: str
+    levels: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 Shape = Heat | Dots | Bars | Lines

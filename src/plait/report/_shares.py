@@ -6,9 +6,13 @@ better, within each seed.
 The test is a paired bootstrap over examples: every model is scored on the same draws, so the draws of a
 difference of averages (over tasks and seeds) need no further assumption. A t or Wilcoxon test over seeds ×
 tasks would take them for independent, which seeds of one task are not, and tasks for a sample of all tasks,
-which a suite is not. So tasks and seeds are fixed here, and the seeds' agreement is told beside it. p-values
-are two-sided, of the difference over the standard deviation of its draws as a normal variable: counting draws
-beyond 0 could not go below 2 / draws, too coarse once they are corrected for all that are tested (Holm 1979).
+which a suite is not. So tasks and seeds are fixed here, and the seeds' agreement is told beside it.
+
+Interval and p are of one statistic, z = difference / standard deviation of its draws, taken for normal: the
+standard interval of the bootstrap (Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapter 12) is
+difference ± 1.96 deviations, and p = 2 Φ(−|z|). So the interval leaves out 0 just where p is below 0.05.
+Counting draws beyond 0 could not go below 2 / draws, too coarse once p-values are corrected for all that are
+tested (Holm 1979).
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +30,8 @@ from plait.tasks import Average, Scores
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
+#: Standard deviations on either side of a normal variable's mean within which it is so often.
+_REACH = NormalDist().inv_cdf((1 + LEVEL) / 2)
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ class Paired:
     Args:
         model: its name.
         value: by how much its mean share is larger; 0.01 is one point.
-        low, high: of its 95 % interval.
+        low, high: of its 95 % interval, which leaves out 0 where p is below 0.05.
         tasks: on how many tasks its share is larger, averaged over seeds.
         seeds: in how many seeds its mean share is larger.
         p: two-sided; NaN where no examples are behind the scores.
@@ -196,10 +203,11 @@ def _judged(value: float, draws: Floats | None) -> tuple[float, float, float]:
     draws = None if draws is None else draws[~np.isnan(draws)]
     if draws is None or not len(draws) or np.isinf(draws).any() or not math.isfinite(value):
         return math.nan, math.nan, math.nan
-    low, high = np.quantile(draws, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     deviation = float(draws.std())
-    p = math.erfc(abs(value) / deviation / math.sqrt(2)) if deviation else 1.0 if value == 0 else math.nan
-    return float(low), float(high), p
+    if deviation == 0:  # nothing varies: no difference at all, or one that no example tells anything of
+        return (0.0, 0.0, 1.0) if value == 0 else (math.nan, math.nan, math.nan)
+    reach = _REACH * deviation
+    return value - reach, value + reach, math.erfc(abs(value) / deviation / math.sqrt(2))
 
 
 def holm(p: Sequence[float]) -> list[float]:

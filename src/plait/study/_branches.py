@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from plait.errors import InputError, nearest
+from plait.recipe import YamlDocument
 from plait.study._at import BASE, At, branched, trained
 from plait.study._document import StudyDocument
 from plait.study._domains import SPLIT, domain_weights
@@ -64,40 +65,54 @@ def branch(task: str, at: At, folder: Path) -> None:
     write_index(fit(at, learned, at.study.experts, folder, backend=at.study.backend, start=start), folder)
 
 
-def problems_of_branches(typed: StudyDocument, suite: Suite, where: str) -> list[InputError]:
-    """Later experts of no task, or that start from one that is not there yet."""
-    tasks = [task.name for task in suite.tasks]
-    problems = [
-        InputError(f"there is no task `{task}`", where=where, hint=nearest(task, tasks))
-        for task in typed.branch
-        if task not in tasks
-    ]
+def problems_of_branches(typed: StudyDocument, suite: Suite, document: YamlDocument) -> list[InputError]:
+    """Later experts of no task, or that start from one that is not there yet.
+
+    Args:
+        typed: what the study's file says.
+        suite: with the tasks.
+        document: with the lines.
+    """
+    tasks, problems = [task.name for task in suite.tasks], list[InputError]()
     there = [task for task in tasks if task not in typed.branch]
     if not there:
+        where = document.locate(("branch",))
         hint = "leave a task out of `branch`: its expert starts from the base, before the others"
         problems.append(InputError("no expert is there to begin with", where=where, hint=hint))
-    for task, document in typed.branch.items():
-        problems += _problems_of_start(task, document.start, there, tasks, where)
+    for task, branch in typed.branch.items():
+        where = document.locate(("branch", task))
+        if task not in tasks:
+            problems.append(InputError(f"there is no task `{task}`", where=where, hint=nearest(task, tasks)))
+        problems += _problems_of_start(task, branch.start, there, tasks, where)
         if f"expert {task}" in typed.ways:
             what = f"`expert {task}` would be a step of two meanings"
-            problems.append(InputError(what, where=where, hint="call the way otherwise"))
+            line = document.locate(("ways", f"expert {task}"))
+            problems.append(InputError(what, where=line, hint="call the way otherwise"))
         there.append(task)
-    if any(document.start == POSTERIOR for document in typed.branch.values()):
-        problems += problems_of_language(suite, "a domain posterior", where)
-        problems += [
-            InputError(f"task `{task}` has no split `{SPLIT}`, which its posterior is of", where=where)
-            for task, document in typed.branch.items()
-            if document.start == POSTERIOR and task in tasks and SPLIT not in suite[task].splits
-        ]
-    return problems
+    return problems + _problems_of_posteriors(typed, suite, document)
+
+
+def _problems_of_posteriors(typed: StudyDocument, suite: Suite, document: YamlDocument) -> list[InputError]:
+    """Starts by a domain posterior on tasks that are no language, or have nothing to tell it by."""
+    tasks = {task.name: task for task in suite.tasks}
+    own = [task for task, branch in typed.branch.items() if branch.start == POSTERIOR]
+    if not own:
+        return []
+    problems = problems_of_language(suite, "a domain posterior", document.locate(("branch", own[0])))
+    return problems + [
+        InputError(
+            f"task `{task}` has no split `{SPLIT}`, which its posterior is of",
+            where=document.locate(("branch", task)),
+        )
+        for task in own
+        if task in tasks and SPLIT not in tasks[task].splits
+    ]
 
 
 def _problems_of_start(
     task: str, start: Start, there: list[str], tasks: list[str], where: str
 ) -> list[InputError]:
-    """Experts that a later one can't start from, since they are not there yet; or none at all."""
-    if start == {}:
-        return [InputError(f"`{task}` starts from no expert", where=where, hint="name some")]
+    """Experts that a later one can't start from, since they are not there yet."""
     problems = []
     for source in _sources(start):
         if source not in there:

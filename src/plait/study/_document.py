@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, ValidationInfo
+from pydantic import Field, PlainValidator, TypeAdapter, ValidationInfo
 
 from plait.errors import nearest
 from plait.recipe import Keys, refuse
@@ -37,10 +37,34 @@ class BaseDocument(Keys):
     settings: dict[str, Any] = Field(default_factory=dict)
 
 
+def _base(value: Any, info: ValidationInfo) -> str | BaseDocument | None:
+    """A checkpoint, or how a base is trained; told apart here, so that faults are told of the one meant."""
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, dict):
+        raise refuse("it must be a checkpoint, or a mapping", "such as {train: joint}")
+    return BaseDocument.model_validate(value, context=info.context)
+
+
+_SHARES = TypeAdapter(dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]])
+
+
+def _start(value: Any) -> str | dict[str, float]:
+    """A word or a task, or experts with their weights."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, dict):
+        hint = "base, posterior, a task, or a mapping such as {TASK: 1, OTHER: 2}"
+        raise refuse("it must say where the expert starts", hint)
+    if not value:
+        raise refuse("it names no expert")
+    return _SHARES.validate_python(value)
+
+
 class BranchDocument(Keys):
     """Where an expert starts that is trained after others: the base, one of them, or a merge of them."""
 
-    start: str | dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(alias="from")
+    start: Annotated[str | dict[str, float], PlainValidator(_start)] = Field(alias="from")
 
 
 class StudyDocument(Keys):
@@ -48,9 +72,9 @@ class StudyDocument(Keys):
 
     study: str = Field(min_length=1)
     suite: str
-    tasks: list[str] | None = None
+    tasks: list[str] | None = Field(default=None, min_length=1)
     seeds: list[Annotated[int, Field(strict=True)]] = Field(default_factory=lambda: [0], min_length=1)
-    base: str | BaseDocument | None = None
+    base: Annotated[str | BaseDocument | None, PlainValidator(_base)] = None
     experts: dict[str, Any]
     branch: dict[str, BranchDocument] = Field(default_factory=dict)
     ways: dict[str, Annotated[Way, PlainValidator(_way)]] = Field(min_length=1)

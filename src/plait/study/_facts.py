@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Iterator, Mapping
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,9 @@ from torch import nn
 
 from plait.checkpoint import content_hash, open_model
 from plait.fleet._identity import identity
-from plait.tasks import Examples, Items, Subset, Task, digest, in_memory, table_of
+from plait.study._code import code_of
+from plait.tasks import Columns, Examples, Items, Subset, Task, digest, in_memory, table_of
 
-#: Packages whose code is told by what their classes are called.
-_KNOWN = ("builtins", "torch", "transformers", "plait")
 #: Parts of a configuration that say where it was read, and by which version.
 _OF_FILES = ("_name_or_path", "name_or_path", "transformers_version", "_commit_hash")
 #: What every module has, besides what makes it this one.
@@ -26,13 +25,14 @@ _FEW = 16
 
 def of_network(network: nn.Module) -> dict[str, Any]:
     """A network's weights, its structure, and the code that computes with them."""
-    kinds = {_named(kind): kind for module in network.modules() for kind in type(module).__mro__}
-    own = {name: _source(kind) for name, kind in kinds.items() if name.partition(".")[0] not in _KNOWN}
+    modules = list(network.modules())
+    held = [value for module in modules for value in vars(module).values()]
+    functions = [value for value in held if isinstance(value, FunctionType)]
     parts = {name: dict(_attributes(module)) for name, module in network.named_modules()}
     return {
         "weights": of_weights(network),
         "structure": re.sub(r" at 0x[0-9a-f]+", "", repr(network)),
-        "code": own,
+        "code": code_of([*map(type, modules), *functions]),
         "attributes": {name: held for name, held in parts.items() if held},
     }
 
@@ -41,18 +41,6 @@ def of_weights(network: nn.Module) -> str:
     """A digest of weights and buffers."""
     state = network.state_dict()
     return content_hash(open_model(state)) if state else ""
-
-
-def _named(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _source(kind: type) -> str:
-    """A class's code: as it was written or, where that is not known, as it was compiled."""
-    try:
-        return inspect.getsource(kind)
-    except (OSError, TypeError):
-        return ", ".join(f"{name}: {identity(part)}" for name, part in vars(kind).items() if callable(part))
 
 
 def _attributes(module: nn.Module) -> Iterator[tuple[str, str]]:
@@ -80,7 +68,10 @@ def of_task(task: Task) -> dict[str, Any]:
 
 
 def of_examples(examples: Examples) -> str:
-    """A digest of what examples hold; of those that are others each time, of what is known beforehand."""
+    """A digest of what examples hold or are made from; if they are others each time, of what is known."""
+    if isinstance(examples, Items) and examples.origin is not None:
+        known = digest(Columns(examples.columns)) if examples.columns else ""
+        return f"{len(examples)} {examples.origin} {known} {identity(examples.source)}"
     if in_memory(examples) or _same(examples):
         return digest(examples)
     whole, rows = table_of(examples)

@@ -94,7 +94,7 @@ def _curves(study: Study, seed: int, places: Mapping[str, Path]) -> list[Curve]:
 
 def _loss(study: Study, way: str | None) -> str:
     """What a training's curve is of: a student's loss, scaled by T², is on no other's scale."""
-    return f"loss of {way}" if way is not None and study.ways[way].kind == "student" else "loss"
+    return f"loss in “{way}”" if way is not None and study.ways[way].kind == "student" else "loss"
 
 
 def _simulated(study: Study, seed: int, places: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
@@ -112,7 +112,8 @@ def _simulated_curves(study: Study, seed: int, places: Mapping[str, Path]) -> li
             own = [each for each in told["curve"] if each["task"] == task.name]
             time, value = np.array([r["time"] for r in own]), np.array([r["value"] for r in own])
             kind = f"validation {task.metric.name}: {task.name}"
-            found.append(Curve(way, time, value, kind, seed, "simulated time"))
+            target = told["targets"].get(task.name)
+            found.append(Curve(way, time, value, kind, seed, "simulated time", target))
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,14 +11,13 @@ from pathlib import Path
 from torch import nn
 
 from plait.engine._lock import locked
-from plait.errors import InputError
 from plait.report import Expectation, expectations, write_report
+from plait.study._folder import COPY, claim, record
 from plait.study._plan import planned
 from plait.study._results import results
 from plait.study._steps import Done, run_steps
 from plait.study._study import Study, load_study
 
-_FACTS = "study.json"
 #: What is locked, in a study's folder, while one runs there.
 _LOCKED = "run"
 
@@ -68,13 +66,14 @@ def run_study(
     out = Path(out)
     known = study if isinstance(study, Study) else load_study(study, data=data)
     known = replace(known, suite=replace(known.suite, base=_once(known.suite.base)))
-    _claim(known, out)
+    claim(known, out)
     with locked(out / _LOCKED):
+        record(known, out)
         done = run_steps(planned(known), out, resume=resume, told=told)
         found = results(known, out, done)
         report = write_report(found, out / "report")
         if not isinstance(study, Study):
-            shutil.copyfile(study, out / "study.yaml")
+            shutil.copyfile(study, out / COPY)
     return StudyRun(report, tuple(done.values()), tuple(expectations(found)))
 
 
@@ -88,21 +87,3 @@ def _once(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
         return copy.deepcopy(held[0])
 
     return copied
-
-
-def _claim(study: Study, out: Path) -> None:
-    """The folder is this study's from now on."""
-    facts = out / _FACTS
-    try:
-        if facts.is_file():
-            other = json.loads(facts.read_text(encoding="utf-8"))["study"]
-            if other != study.name:
-                what = f"the study `{other}` is there, and this is `{study.name}`"
-                raise InputError(what, where=str(out), hint="give another folder")
-            return
-        if out.is_file() or (out.is_dir() and any(out.iterdir())):
-            raise InputError("it is there and no study's folder", where=str(out), hint="give a new one")
-        out.mkdir(parents=True, exist_ok=True)
-        facts.write_text(json.dumps({"study": study.name}) + "\n", encoding="utf-8")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"it can't be a study's folder: {error}", where=str(out)) from error

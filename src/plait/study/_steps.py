@@ -24,6 +24,9 @@ _DONE = "step.json"
 #: Characters of a step's name that its folder is called by; systems take no names of any length.
 _LONGEST = 80
 
+#: What to do about a step that failed.
+_KEPT = "all steps that don't need it are kept, no report is written; `--resume` goes on from here"
+
 #: Writes a step's results into a folder; sees the folders of the steps that it needs.
 Work = Callable[[Path, Mapping[str, Path]], None]
 
@@ -67,7 +70,12 @@ class Done:
 
 
 def run_steps(
-    steps: Sequence[Step], out: Path, *, resume: bool, told: Callable[[Done], None] | None = None
+    steps: Sequence[Step],
+    out: Path,
+    *,
+    resume: bool,
+    told: Callable[[Done], None] | None = None,
+    hint: str = _KEPT,
 ) -> dict[str, Done]:
     """Run steps in their order, but for those that are done.
 
@@ -76,6 +84,7 @@ def run_steps(
         out: the study's folder.
         resume: whether what a killed step left is gone on with; it is made anew otherwise.
         told: of each step when it is done.
+        hint: for messages, what to do about a step that failed.
 
     Raises:
         InputError: steps failed; all that need none of these are done, and kept.
@@ -91,7 +100,7 @@ def run_steps(
         if found is None:
             needs = {name: out / done[name].folder for name in step.needs}
             with noted(failed):
-                found = _run(step, digest, place, out, needs, resume)
+                found = _run(step, digest, place, out, needs, resume, hint)
         if found is None:
             continue
         done[step.name] = found
@@ -101,7 +110,9 @@ def run_steps(
     return done
 
 
-def _run(step: Step, digest: str, place: Path, out: Path, needs: Mapping[str, Path], resume: bool) -> Done:
+def _run(
+    step: Step, digest: str, place: Path, out: Path, needs: Mapping[str, Path], resume: bool, hint: str
+) -> Done:
     partial = place.with_name(place.name + ".partial")
     try:
         if partial.exists() and not resume:
@@ -116,7 +127,6 @@ def _run(step: Step, digest: str, place: Path, out: Path, needs: Mapping[str, Pa
         (partial / _DONE).write_text(text + "\n", encoding="utf-8")
         partial.rename(place)
     except (PlaitError, OSError) as error:
-        hint = "all steps that don't need it are kept, no report is written; `--resume` goes on from here"
         raise InputError(f"step `{step.name}` failed: {error}", where=str(out), hint=hint) from error
     return found
 

@@ -7,18 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plait.checkpoint import load_into, open_model
-from plait.errors import InputError, nearest, noted, raise_all
+from plait.errors import InputError, noted, raise_all, together
 from plait.recipe import YamlDocument, read_yaml, validate
-from plait.study._branches import Start, problems_of_branches
+from plait.study._branches import Start
+from plait.study._checks import expected_pairs, problems_of_file, problems_of_tasks, settings_of
 from plait.study._document import BaseDocument, StudyDocument, TuningDocument
-from plait.study._training import BACKENDS, joined, problems_of_mixture, problems_of_settings
-from plait.study._tuning import problems_of_way, problems_on_suite
 from plait.study.ways import Way
 from plait.tasks import Suite, load_suite
-
-#: Names that rows of a report have already.
-TAKEN = ("base", "experts")
 
 
 @dataclass(frozen=True)
@@ -41,6 +36,7 @@ class Study:
         expected: pairs of rows of the report, of which the first should be better.
         pictures: test pictures of each task in the report; 0 for none.
         about: a sentence for the report.
+        file: that it was read from, if it was.
     """
 
     name: str
@@ -58,6 +54,7 @@ class Study:
     expected: tuple[tuple[str, str], ...]
     pictures: int
     about: str
+    file: Path | None = None
 
 
 def load_study(path: str | Path, *, data: str | Path | None = None) -> Study:
@@ -70,134 +67,72 @@ def load_study(path: str | Path, *, data: str | Path | None = None) -> Study:
     Raises:
         InputError: something in it is at fault; all problems are named, with their lines.
     """
-    documents = read_yaml(Path(path))
-    if len(documents) != 1:
-        raise InputError(f"a study is one document, and this file has {len(documents)}", where=str(path))
-    document = documents[0]
+    path = Path(path)
+    document = _document(path)
     typed, problems, _ = validate(StudyDocument, document, strict=True)
     if typed is None:
-        raise_all(problems)
-        raise AssertionError
-    for place, seed in enumerate(typed.seeds):
-        if not 0 <= seed < 2**63 or typed.seeds.index(seed) != place:
-            where, hint = document.locate(("seeds", place)), "give different whole numbers from 0 on"
-            problems.append(
-                InputError(f"seed {seed} is below 0, too large, or there twice", where=where, hint=hint)
-            )
-    settings = dict(typed.experts)
-    backend = settings.pop("backend", "auto")
-    problems += problems_of_settings(settings, document.locate(("experts",)))
-    if backend not in BACKENDS:
-        where, hint = document.locate(("experts", "backend")), "auto, sequential or stacked"
-        problems.append(InputError(f"there is no backend `{backend}` for experts", where=where, hint=hint))
-    for name, way in typed.ways.items():
-        where = document.locate(("ways", name))
-        problems += _problems_of_name(name, where) + problems_of_way(way, typed, where)
-    if typed.reference is not None and typed.reference not in typed.ways:
-        hint = nearest(typed.reference, typed.ways)
-        where = document.locate(("reference",))
-        problems.append(InputError(f"there is no way `{typed.reference}`", where=where, hint=hint))
-    expected, wrong = _expected(typed, document)
-    problems += wrong
-    base = _beside(Path(path), typed.base) if isinstance(typed.base, str) else typed.base
-    suite = None
-    with noted(problems):
-        suite = _suite(typed, Path(path), data)
+        raise together(problems)
+    expected, wrong = expected_pairs(typed, document)
+    problems += problems_of_file(typed, document) + wrong
+    base = _beside(path, typed.base) if isinstance(typed.base, str) else typed.base
+    suite = _suite(typed, document, data, problems)
     if suite is not None:
-        problems += _splits(suite, typed, document.locate(("suite",)))
-        problems += problems_of_branches(typed, suite, document.locate(("branch",)))
-        problems += _problems_of_base(suite, base, settings, document.locate(("base",)))
+        problems += problems_of_tasks(typed, base, suite, document)
     raise_all(problems)
     assert suite is not None
-    branch = {task: later.start for task, later in typed.branch.items()}
     return Study(
-        typed.study, suite, tuple(typed.seeds), base, settings, backend, branch, typed.ways, typed.tuning,
-        typed.split, typed.bootstrap, typed.reference, expected, typed.pictures, typed.about,
-    )  # fmt: skip
+        name=typed.study,
+        suite=suite,
+        seeds=tuple(typed.seeds),
+        base=base,
+        experts=settings_of(typed),
+        backend=typed.experts.get("backend", "auto"),
+        branch={task: later.start for task, later in typed.branch.items()},
+        ways=typed.ways,
+        tuning=typed.tuning,
+        split=typed.split,
+        bootstrap=typed.bootstrap,
+        reference=typed.reference,
+        expected=expected,
+        pictures=typed.pictures,
+        about=typed.about,
+        file=path.resolve(),
+    )
 
 
-def _suite(typed: StudyDocument, path: Path, data: str | Path | None) -> Suite:
-    own = path.parent / typed.suite if typed.suite.endswith((".yaml", ".yml")) else typed.suite
-    return load_suite(own, data, tasks=typed.tasks)
+def _document(path: Path) -> YamlDocument:
+    documents = read_yaml(path, kind="study")
+    if len(documents) != 1:
+        raise InputError(f"a study is one document, and this file has {len(documents)}", where=str(path))
+    return documents[0]
 
 
-def _expected(
-    typed: StudyDocument, document: YamlDocument
-) -> tuple[tuple[tuple[str, str], ...], list[InputError]]:
-    """Pairs of models, of which the first should be better; and what names none."""
-    pairs, problems, rows = list[tuple[str, str]](), list[InputError](), [*TAKEN, *typed.ways]
-    for place, text in enumerate(typed.expect):
-        where = document.locate(("expect", place))
-        cuts = [(text[:at].strip(), text[at + 1 :].strip()) for at, sign in enumerate(text) if sign == ">"]
-        if not cuts:
-            hint = "say which should be better: `experts > base`"
-            problems.append(InputError(f"`{text}` compares nothing", where=where, hint=hint))
-            continue
-        better, worse = next((cut for cut in cuts if set(cut) <= set(rows)), cuts[0])
-        if better == worse or (better, worse) in pairs:
-            problems.append(
-                InputError(f"`{text}` compares a row with itself, or is there twice", where=where)
-            )
-        problems += [
-            InputError(f"there is no way `{name}`", where=where, hint=nearest(name, rows))
-            for name in (better, worse)
-            if name not in rows
-        ]
-        pairs.append((better, worse))
-    return tuple(pairs), problems
+def _suite(
+    typed: StudyDocument, document: YamlDocument, data: str | Path | None, problems: list[InputError]
+) -> Suite | None:
+    """The study's suite with its tasks; if it can't be had, why is added to the problems."""
+    own = Path(document.where).parent / typed.suite
+    named: str | Path = own if own.suffix in (".yaml", ".yml") else typed.suite
+    tasks = None if typed.tasks is None else list(dict.fromkeys(typed.tasks))
+    line = document.locate(("suite",) if typed.tasks is None else ("tasks",))
+
+    def located(where: str | None) -> str:
+        if where is None:
+            return line
+        return where if where.startswith(str(own)) else f"{line}, {where}"
+
+    with noted(problems):
+        if isinstance(named, Path) and not named.is_file():
+            hint = "a suite's file is looked for from the study's folder"
+            raise InputError(f"there is no file `{typed.suite}`", where=line, hint=hint)
+        try:
+            return load_suite(named, data, tasks=tasks)
+        except InputError as error:
+            raise error.located(located) from error
+    return None
 
 
 def _beside(path: Path, base: str) -> str:
     """A checkpoint's reference; one in the study's folder is found there."""
     own = path.parent / base
     return str(own) if own.exists() else base
-
-
-def _problems_of_base(
-    suite: Suite, base: str | BaseDocument | None, experts: Mapping[str, Any], where: str
-) -> list[InputError]:
-    problems: list[InputError] = []
-    if isinstance(base, str):
-        with noted(problems):
-            load_into(suite.base(), open_model(base))
-    elif base is not None:
-        problems += problems_of_settings(joined(experts, base.settings), where)
-        known = [task.name for task in suite.tasks]
-        problems += [
-            InputError(f"there is no task `{task}`", where=where, hint=nearest(task, known))
-            for task in base.tasks or ()
-            if task not in known
-        ]
-        chosen = [suite[task] for task in base.tasks or known if task in known]
-        problems += problems_of_mixture(chosen, None, where)
-    return problems
-
-
-def _splits(suite: Suite, typed: StudyDocument, where: str) -> list[InputError]:
-    """Tasks without a split that the study needs."""
-    needed = {"train", typed.split}
-    if any(way.tuned for way in typed.ways.values()):
-        needed.add(typed.tuning.split)
-    problems = [
-        InputError(f"task `{task.name}` has no split `{split}`, which the study needs", where=where)
-        for task in suite.tasks
-        for split in sorted(needed)
-        if split not in task.splits
-    ]
-    for way in typed.ways.values():
-        problems += problems_on_suite(way, suite, where)
-    return problems
-
-
-def _problems_of_name(name: str, where: str) -> list[InputError]:
-    """A way's name that means something else already."""
-    if not name.strip() or not name.isprintable():
-        return [InputError(f"{name!r} is no name for a way", where=where, hint="give letters and spaces")]
-    if name == "experts for tuning":
-        return [InputError(f"`{name}` is what a step is called", where=where, hint="call it otherwise")]
-    if name.startswith("score "):
-        hint = "steps that measure are called so: call it otherwise"
-        return [InputError(f"`{name}` would be a step of two meanings", where=where, hint=hint)]
-    if name in TAKEN:
-        return [InputError(f"`{name}` is a row of every report", where=where, hint="call it otherwise")]
-    return []

@@ -57,8 +57,6 @@ def _problems_of_tune(way: Way, study: StudyDocument, where: str) -> list[InputE
             problems.append(InputError(f"`{key}` is both set and tuned", where=where))
         if not values:
             problems.append(InputError(f"`{key}` has no value to try", where=where))
-        if any(value in values[:at] for at, value in enumerate(values)):
-            problems.append(InputError(f"`{key}` has a value that is tried twice", where=where))
         problems += _problems_of_values(way, key, where)
     budget = study.tuning.budget
     if len(way.grid) > budget:

@@ -138,6 +138,8 @@ class Items:
         prepare: makes named numbers of one example; without it, the example is taken as it is.
         columns: name → `(n, …)` tensor of what is known without making an example (a label).
         source: as for `Columns`.
+        origin: a digest of all that examples are made from, besides `columns`, where that is cheaper to look
+            at than the examples are.
     """
 
     data: Any
@@ -145,6 +147,7 @@ class Items:
     prepare: Callable[[Any], Mapping[str, Any]] | None = None
     columns: Mapping[str, Tensor] = field(default_factory=dict)
     source: Sequence[str] | None = None
+    origin: str | None = None
 
     def __post_init__(self) -> None:
         told = {f"{len(column)} rows of `{name}`": len(column) for name, column in self.columns.items()}

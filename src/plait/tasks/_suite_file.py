@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from plait.errors import InputError, MissingExtra, raise_all
 from plait.recipe import read_yaml, validate
-from plait.tasks._examples import Columns, Examples, Items, Ragged
+from plait.tasks._examples import Columns, Examples, Ragged
 from plait.tasks._find import Unavailable
 from plait.tasks._gather import gather
 from plait.tasks._hub import unreachable
@@ -27,6 +27,7 @@ from plait.tasks._metrics import (
     mean_squared_error,
     perplexity,
 )
+from plait.tasks._pictures import pictures
 from plait.tasks._suite import Suite
 from plait.tasks._suite_document import BaseDocument, SuiteDocument, TaskDocument
 from plait.tasks._table_columns import classes, features, goals, texts
@@ -59,7 +60,7 @@ def load_suite_file(path: str | Path, tasks: Sequence[str] | None = None) -> Sui
         InputError: the file says something that it can't; all problems are named, with their lines.
     """
     path = Path(path)
-    documents = read_yaml(path)
+    documents = read_yaml(path, kind="suite")
     document, problems, _ = validate(SuiteDocument, documents[0], strict=True)
     raise_all(problems)
     assert document is not None
@@ -152,7 +153,7 @@ def _examples(
     if suite.reads == "numbers":
         return Columns({"input": features(table, inputs), **labels}, source)
     if suite.reads == "images":
-        return _images(table, inputs[0], _processor("AutoImageProcessor", suite, folder), labels, source)
+        return pictures(table, inputs[0], _processor("AutoImageProcessor", suite, folder), labels, source)
     tokenizer = _processor("AutoTokenizer", suite, folder)
     return _texts(texts(table, inputs[0]), tokenizer, suite.length, task.loss, labels, source)
 
@@ -188,23 +189,6 @@ def _decoder(suite: SuiteDocument, folder: Path) -> Callable[[Sequence[int]], st
         return held[0].decode(list(tokens), skip_special_tokens=True)
 
     return decode
-
-
-def _images(
-    table: Table, name: str, processor: Any, labels: dict[str, Tensor], source: list[str] | None
-) -> Items:
-    """Pictures, prepared when they are asked for."""
-    table.check(name)
-
-    def prepare(row: int) -> dict[str, Tensor]:
-        picture = table.value(name, row)
-        if isinstance(picture, str) or picture is None:
-            hint = "pictures are arrays of an npz file, or a dataset's"
-            raise InputError(f"`{name}` is {picture!r}, no picture", where=table.place(row), hint=hint)
-        picture = picture.convert("RGB") if hasattr(picture, "convert") else picture
-        return {"pixel_values": processor(images=picture, return_tensors="pt")["pixel_values"][0]}
-
-    return Items(range(len(table)), prepare=prepare, columns=labels, source=source)
 
 
 def _processor(kind: str, suite: SuiteDocument, folder: Path) -> Any:

@@ -118,7 +118,7 @@ class Controller(Callback):
 
     def _read(self, fleet: Fleet, step: int, rate: float) -> None:
         own = self.controlled
-        value = self.drawn.read(fleet[self.member])
+        value = self.drawn.read(fleet[self.member], f"at step {step}")
         if step:
             rate = min(rate * own.factor, own.most) if value < own.target else rate / own.factor
         tokens = self._put(step, rate)

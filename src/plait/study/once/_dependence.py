@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,13 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from plait.errors import InputError
-from plait.fleet import Fleet
+from plait.report import bibtex
+from plait.study.once._continuations import Continuations
 from plait.study.once._experiment import Experiment, check_names
-from plait.study.once._members import check_tokens, fitted, learning, once_member
-from plait.study.once._placement import place
 from plait.study.once._significance import holm, paired_t, sign_flips, student_quantile
-from plait.study.once._stream import run_of
-from plait.study.once._train_once import Backend, Model
+from plait.study.once._train_once import PUBLICATION, Backend, Model
 from plait.tasks import Task
 
 Test = Literal["t", "signs"]
@@ -85,6 +84,11 @@ class Dependence:
         """`(n + 1, n)`: the mean effect of each one's data, and of all, on each number, against none."""
         return (self.values[:, 1:] - self.values[:, :1]).mean(0)
 
+    @property
+    def bibtex(self) -> str:
+        """The publication of what this is, to be cited."""
+        return bibtex(PUBLICATION)
+
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain values."""
         return asdict(self) | {"values": self.values.tolist(), "matrix": self.matrix.tolist()}
@@ -100,6 +104,7 @@ def dependence(
     test: Test = "t",
     backend: Backend = "sequential",
     device: str | torch.device = "cpu",
+    out: str | Path | None = None,
     **settings: Any,
 ) -> Dependence:
     """Continue a training briefly with each experiment's data alone, with all, and with none; compare.
@@ -121,16 +126,22 @@ def dependence(
         test: `t` takes differences for normal; `signs` for symmetric, and needs more seeds.
         backend: of the fleets.
         device: where to train.
+        out: a folder where the numbers of each seed are kept once it is done, so that a killed test, or one
+            of more seeds, goes on with the others. They are taken for the same start, task, settings,
+            sequences and code of probes; data that a probe reads out of global variables are not looked at.
+            Nothing is written without.
         settings: of the continuation, as for `Member`.
 
     Raises:
-        InputError: as for `train_once`; too few experiments or seeds.
+        InputError: as for `train_once`; too few experiments or seeds; `out` has other files, or another test
+            is at work there.
     """
     check_names(experiments)
     seeds = [int(seed) for seed in seeds]
     _check(len(experiments), seeds, alpha, test)
+    brief = Continuations(experiments, task, start, backend, device, settings)
     values = np.array(
-        [_continued(experiments, task, start, seed, backend, device, settings) for seed in seeds]
+        [brief.numbers(seed) for seed in seeds] if out is None else brief.kept(seeds, Path(out))
     )
     return compared([each.name for each in experiments], seeds, values, alpha=alpha, test=test)
 
@@ -149,30 +160,6 @@ def _check(count: int, seeds: Sequence[int], alpha: float, test: str) -> None:
     if test == "signs" and len(seeds) < need:
         what = f"with {len(seeds)} seeds none of {count**2} effects can be found at {alpha}"
         raise InputError(what, hint=f"give {need} seeds, or take the test `t`")
-
-
-def _continued(
-    experiments: Sequence[Experiment],
-    task: Task,
-    start: Model,
-    seed: int,
-    backend: Backend,
-    device: str | torch.device,
-    settings: dict[str, Any],
-) -> Floats:
-    """Each experiment's number `(n + 2, n)` after the data of none, of each alone, and of all."""
-    drawn = [each.drawn(seed) for each in experiments]
-    run = run_of(task, once_member("run", task, seed, settings))
-    given = [[], *([each] for each in drawn), drawn]
-    members = [
-        learning(run, run.inserted(place(own, run.ground(), seed)), str(number))
-        for number, own in enumerate(given)
-    ]
-    fleet = Fleet(members, model=start, backend=backend, device=device)
-    check_tokens(fleet["0"], task, drawn)
-    fitted(fleet)
-    networks = [fleet[member.name] for member in members]
-    return np.array([[each.read(network) for each in drawn] for network in networks])
 
 
 def compared(

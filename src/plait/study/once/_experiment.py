@@ -11,6 +11,7 @@ from torch import nn
 
 from plait.errors import InputError, raise_all
 from plait.numerics import stream_key
+from plait.study.once._aside import aside
 
 Sequences = Sequence[Sequence[int]]
 #: Of a network and the experiment's sequences, the number Y.
@@ -24,8 +25,8 @@ class Experiment:
     Args:
         name: in tables; its draws depend on it and the seed alone.
         sequences: of tokens, or a function that draws them by a numpy `Generator`.
-        probe: a function of a network and the sequences that gives the number Y; it must not change the
-            network.
+        probe: a function of a network and the sequences that gives the number Y. It gets a copy of the
+            network, and what it draws at random changes no other draw.
         repeats: how often each sequence is put in: one number for all, or one for each. A sequence with 0 is
             a control, that the probe can hold the others against.
     """
@@ -90,21 +91,31 @@ class Drawn:
         """The largest token of all sequences."""
         return max(max(sequence) for sequence in self.sequences)
 
-    def read(self, network: nn.Module) -> float:
+    def read(self, network: nn.Module, when: str) -> float:
         """Its number Y.
 
+        Args:
+            network: it; what the probe does to it is lost.
+            when: for messages, such as `at step 10`.
+
         Raises:
-            InputError: the probe gives none.
+            InputError: the probe gives none, or fails.
         """
-        value = self.probe(network, self.sequences)
+        where = f"experiment `{self.name}`, {when}"
+        try:
+            with aside(network) as copied:
+                value = self.probe(copied, self.sequences)
+        except InputError as error:
+            raise error.located(lambda own: f"{where}, {own}" if own else where) from error
+        except Exception as error:
+            raise InputError(f"its probe failed: {type(error).__name__}: {error}", where=where) from error
         try:
             found = float(value)
         except (TypeError, ValueError) as error:
             what = f"its probe gives a {type(value).__name__}"
-            hint = "a probe gives one number"
-            raise InputError(what, where=f"experiment `{self.name}`", hint=hint) from error
+            raise InputError(what, where=where, hint="a probe gives one number") from error
         if not np.isfinite(found):
-            raise InputError(f"its probe gives {found}", where=f"experiment `{self.name}`")
+            raise InputError(f"its probe gives {found}", where=where)
         return found
 
 

@@ -15,7 +15,7 @@ from plait.tasks import Batch, ByInput, PackedTokens, Task, at_rest
 def log_probability(
     network: nn.Module, task: Task, sequences: Sequences, *, given: int = 1
 ) -> NDArray[np.float64]:
-    """log p of each sequence's tokens behind the first few, in nats, the mean over these tokens: `(n,)`.
+    """The mean log p of each sequence's tokens behind the first few, in nats per token: `(n,)`.
 
     Args:
         network: it; as before afterwards.

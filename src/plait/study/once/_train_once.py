@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from plait.fleet import Fleet
+from plait.report import bibtex
 from plait.study.once._controller import Controlled, Controller, Reading
 from plait.study.once._experiment import Drawn, Experiment, check_names
 from plait.study.once._members import check_tokens, fitted, learning, once_member
@@ -22,6 +23,7 @@ from plait.tasks import Task
 Backend = Literal["sequential", "stacked", "auto"]
 Model = nn.Module | Callable[[], nn.Module]
 RUN, CONTROL = "run", "control"
+PUBLICATION = "arXiv:2509.23383"
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ class Once:
 
     def __getitem__(self, experiment: str) -> Outcome:
         return next(each for each in self.outcomes if each.experiment == experiment)
+
+    @property
+    def bibtex(self) -> str:
+        """The publication of what this is, to be cited."""
+        return bibtex(PUBLICATION)
 
     def to_dict(self) -> dict[str, Any]:
         """Steps, tokens and outcomes as plain values."""
@@ -131,7 +138,7 @@ def train_once(
     fleet = Fleet(members, model=model, backend=backend, device=device, out=out, save_every=save_every)
     start = fleet[RUN]
     check_tokens(start, task, drawn)
-    before = [each.read(start) for each in drawn]
+    before = [each.read(start, "before the run") for each in drawn]
     controllers = {
         each.name: Controller(own, each, run, ground, examples, RUN, seed)
         for own, each in zip(experiments, drawn, strict=True)
@@ -168,8 +175,8 @@ def _outcomes(
                 tokens=tokens,
                 share=tokens / len(ground.taken),
                 before=start,
-                value=each.read(network),
-                control=None if control is None else each.read(control),
+                value=each.read(network, "after the run"),
+                control=None if control is None else each.read(control, "after the control's run"),
                 readings=tuple(controllers[each.name].readings) if each.name in controllers else (),
             )
         )
