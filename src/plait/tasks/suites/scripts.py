@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from plait.tasks import _networks
 from plait.tasks._gather import gather
 from plait.tasks._suite import Suite
 from plait.tasks.suites._class_means import with_class_means
@@ -49,5 +50,5 @@ def load(data: str | Path | None = None, tasks: Sequence[str] | None = None) -> 
     makers["mnist"] = partial(mnist_task, FEATURES, data)
     found = gather("scripts", makers, tasks)
     start = base(data)
-    found["tasks"] = tuple(with_class_means(task, start) for task in found["tasks"])
+    found["tasks"] = tuple(with_class_means(task, start, _networks.__file__) for task in found["tasks"])
     return Suite("scripts", base=partial(base, data), about=(__doc__ or "").strip(), **found)
