@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from plait.checkpoint import load_into, open_model
+from plait.checkpoint import HEAD_FILE, load_into, open_model
 from plait.tasks import Headed, Suite, Task, measure, with_head
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class At:
             heads: task → folder of its head. If None, those in the folder if it has any, else the experts'.
         """
         network = self.body(folder)
-        if heads is None and any(folder.glob("*/head.safetensors")):
+        if heads is None and any(folder.glob(f"*/{HEAD_FILE}")):
             heads = {task.name: folder for task in self.suite.tasks}
         return lambda task: self.on_task(network, task, heads)
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
+from plait.checkpoint import HEAD_FILE
 from plait.tasks import Batch, Headed, Task, save_network
 
 
@@ -81,5 +82,5 @@ class Joined(nn.Module):
             whole = self.of(task.name)
             if isinstance(whole, Headed):
                 place.mkdir(parents=True, exist_ok=True)
-                save_model(whole.head, str(place / "head.safetensors"))
+                save_model(whole.head, str(place / HEAD_FILE))
         return places
