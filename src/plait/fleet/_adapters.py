@@ -50,7 +50,7 @@ class Adapters:
         check(trainees)
         self.trainees: Sequence[Trainee] = list(trainees)
         self.device = device
-        first = trainees[0]
+        first = next((t for t in trainees if t.running), trainees[0])
         network = shell(first.network.to(device))
         network.train()
         example = _example(self._gather(0))

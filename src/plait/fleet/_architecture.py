@@ -10,7 +10,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 
 from plait.errors import InputError
 from plait.fleet._trainee import Trainee
-from plait.tasks import TASK, columns_of
+from plait.tasks import TASK
 
 _PLAIN = (bool, int, float, str, type(None), tuple)
 
@@ -30,7 +30,7 @@ def signature(trainee: Trainee) -> tuple[Any, ...]:
         member.decay,
         member.accumulate,
         member.optimizer == "sgd" and (member.nesterov, member.momentum > 0),
-        columns_of(trainee.examples),
+        trainee.columns,
     )
 
 
@@ -102,7 +102,7 @@ def _settings(module: nn.Module, name: str, free: set[str]) -> tuple[Any, ...]:
 
 def shared_columns(trainee: Trainee) -> tuple[Any, ...]:
     """Columns that all members with adapters on one base must have; which task it is, one alone need not."""
-    return tuple(column for column in columns_of(trainee.examples) if column[0] != TASK)
+    return tuple(column for column in trainee.columns if column[0] != TASK)
 
 
 def _difference(first: Trainee, other: Trainee) -> str:

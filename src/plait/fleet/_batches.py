@@ -35,21 +35,21 @@ class Stack:
 
 
 def gather(trainees: Sequence[Trainee], micro_batch: int, device: torch.device) -> Stack:
-    """The next micro-batch of every member."""
-    chosen = [t.rows(micro_batch) for t in trainees]
-    first = trainees[0].examples
-    if all(t.examples is first for t in trainees) and all(
-        np.array_equal(rows, chosen[0]) for rows in chosen[1:]
-    ):
-        batch = first.batch(chosen[0])  # type: ignore[arg-type]
-        for trainee in trainees:
-            trainee.checked(batch, chosen[0])
+    """The next micro-batch of every member that runs; who has ended sees what the first of these sees."""
+    first = next((t for t in trainees if t.running), trainees[0])
+    seeing = [t if t.running else first for t in trainees]
+    own = first.rows(micro_batch)
+    chosen = [own if t is first else t.rows(micro_batch) for t in seeing]
+    if all(t.examples is first.examples for t in seeing) and all(np.array_equal(r, own) for r in chosen):
+        batch = first.examples.batch(own)  # type: ignore[arg-type]
+        for trainee in seeing:
+            trainee.checked(batch, own)
         return Stack({name: t.to(device) for name, t in batch.items()}, None, True)
     longest = max(len(rows) for rows in chosen)
     counts = np.array([len(rows) for rows in chosen])
     # What fills up repeats a member's first example: numbers of its own kind, with weight 0.
     filled = [np.concatenate([rows, np.repeat(rows[:1], longest - len(rows))]) for rows in chosen]
-    batch = _stacked(trainees, filled)
+    batch = _stacked(seeing, filled)
     rows = None
     if (counts < longest).any():
         rows = torch.from_numpy((np.arange(longest) < counts[:, None]).astype(np.float32)).to(device)
@@ -65,27 +65,36 @@ def _stacked(trainees: Sequence[Trainee], rows: Sequence[NDArray[np.int64]]) -> 
         index = torch.from_numpy(np.concatenate(places))
         shape = (len(rows), len(rows[0]))
         return {n: c.index_select(0, index).unflatten(0, shape) for n, c in table.columns.items()}
-    batches = [t.checked(t.examples.batch(r), r) for t, r in zip(trainees, rows, strict=True)]  # type: ignore[arg-type]
+    read: dict[str, Batch] = {}
+    for trainee, own in zip(trainees, rows, strict=True):
+        if trainee.member.name not in read:
+            read[trainee.member.name] = trainee.checked(trainee.examples.batch(own), own)  # type: ignore[arg-type]
+    batches = [read[trainee.member.name] for trainee in trainees]
     columns = {name: column for batch in reversed(batches) for name, column in batch.items()}
     if TASK in columns:  # a member that learns one task has no column that says which
         batches = [
             {TASK: torch.zeros(len(r), dtype=torch.int64)} | b for b, r in zip(batches, rows, strict=True)
         ]
-    stack = {n: _filled([b[n] for b in batches], filling(padding(table), n)) for n in columns}
+    most = max(t.longest for t in trainees)
+    stack = {n: _filled([b[n] for b in batches], filling(padding(table), n), most) for n in columns}
     for place, (trainee, batch) in enumerate(zip(trainees, batches, strict=True)):
         check_lengthened(trainee, batch, {name: column[place] for name, column in stack.items()})
     return stack
 
 
-def _filled(tensors: Sequence[Tensor], value: int) -> Tensor:
-    """Tensors stacked; those with shorter sequences are filled up on the right."""
+def _filled(tensors: Sequence[Tensor], value: int, most: int) -> Tensor:
+    """Tensors stacked; those with shorter sequences are filled up on the right.
+
+    Their length is rounded up to one of few, if `most`, the longest that can come, is no less.
+    """
     if tensors[0].dim() < 2 or all(t.shape == tensors[0].shape for t in tensors):
         return torch.stack(list(tensors))
-    return torch.stack([lengthened(t, max(t.shape[1] for t in tensors), value) for t in tensors])
+    longest = max(t.shape[1] for t in tensors)
+    length = max(longest, min(-(-longest // _LENGTHS) * _LENGTHS, most))
+    return torch.stack([_lengthened(t, length, value) for t in tensors])
 
 
-def lengthened(tensor: Tensor, length: int, value: int) -> Tensor:
-    """`(rows, …)` with its second dimension filled up to a length, rounded up to one of few."""
-    length = -(-length // _LENGTHS) * _LENGTHS
+def _lengthened(tensor: Tensor, length: int, value: int) -> Tensor:
+    """`(rows, …)` with its second dimension filled up to a length."""
     missing = length - tensor.shape[1]
     return F.pad(tensor, [*[0, 0] * (tensor.dim() - 2), 0, missing], value=value) if missing else tensor

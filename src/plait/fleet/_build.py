@@ -16,7 +16,7 @@ from plait.errors import InputError, nearest
 from plait.fleet._adapter import headed
 from plait.fleet._member import After, Member
 from plait.fleet._trainee import State, Trainee
-from plait.fleet._trial import first_line, try_out
+from plait.fleet._trial import told, try_out
 from plait.tasks import Task, mixture
 
 
@@ -81,7 +81,9 @@ def build(
     _check_validation(member, task)
     _check_sparse(member, network)
     given = start is None and _is_given(member, model)
-    return Trainee(member, task, network, steps, try_out(member, task, network), given)
+    trainee = Trainee(member, task, network, steps, try_out(member, task, network), given)
+    trainee.columns  # noqa: B018  # examples may not be there later on
+    return trainee
 
 
 def build_adapter(member: Member, task: Task, base: nn.Module) -> Trainee:
@@ -146,7 +148,7 @@ def _made(member: Member, source: nn.Module | Callable[[], nn.Module] | None) ->
         except InputError:
             raise
         except Exception as error:
-            what = f"its start could not be made: {type(error).__name__}: {first_line(error)}"
+            what = f"its start could not be made: {told(error)}"
             raise InputError(what, where=_where(member), hint="a start is called with no argument") from error
     if not isinstance(made, nn.Module):
         raise InputError(f"its start made a {type(made).__name__}, no module", where=_where(member))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from plait.errors import InputError
 from plait.fleet._adapter import headed
@@ -12,6 +14,8 @@ from plait.tasks import Batch, at_rest
 
 #: Examples that are tried.
 _TRIED = 2
+#: Bytes in float32 up to which a network of a short type is copied.
+_COPIED = 4 << 30
 
 
 def check_lengthened(trainee: Trainee, batch: Batch, longer: Batch) -> None:
@@ -27,10 +31,10 @@ def check_lengthened(trainee: Trainee, batch: Batch, longer: Batch) -> None:
     """
     if trainee.lengthens or all(batch[name].shape == longer[name].shape for name in batch):
         return
-    alone, filled = (_losses(trainee, {n: c[:_TRIED] for n, c in each.items()}) for each in (batch, longer))
-    # As close as numbers of this type come to it: the sums of attention run over more terms.
-    types = (alone.dtype, next(trainee.network.parameters()).dtype)
-    within = max(torch.finfo(each).eps for each in types) ** 0.75
+    network, within = _network(trainee)
+    alone, filled = (
+        _losses(trainee, network, {n: c[:_TRIED] for n, c in each.items()}) for each in (batch, longer)
+    )
     if not torch.allclose(alone, filled, rtol=within, atol=within, equal_nan=True):
         worst = int((alone - filled).abs().argmax())
         raise InputError(
@@ -42,12 +46,33 @@ def check_lengthened(trainee: Trainee, batch: Batch, longer: Batch) -> None:
     trainee.lengthens = True
 
 
-def _losses(trainee: Trainee, batch: Batch) -> Tensor:
-    """Of each example, `(rows,)`."""
-    task, network = trainee.task, trainee.network
+def _network(trainee: Trainee) -> tuple[nn.Module, float]:
+    """What is tried, and how close its losses have to be: sums of attention run over more terms.
+
+    A network of a short type is tried in float32, as what fills up may count for less than it rounds.
+    """
+    network, whole = trainee.network, torch.finfo(torch.float32).eps
+    eps = torch.finfo(next(network.parameters()).dtype).eps
+    held = sum(p.numel() for p in network.parameters()) * torch.float32.itemsize
+    if eps > whole and held <= _COPIED:
+        network, eps = copy.deepcopy(network).float(), whole
+    elif normalising(network):
+        network = copy.deepcopy(network)  # its running means move
     if trainee.member.lora is not None:
-        network = headed(network, task, network)
-    device = next(network.parameters()).device
+        network = headed(network, trainee.task, network)
+    return network, eps**0.75
+
+
+def normalising(network: nn.Module) -> list[nn.Module]:
+    """Modules that normalise over a batch, as they are trained: with what fills it up."""
+    return [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
+def _losses(trainee: Trainee, network: nn.Module, batch: Batch) -> Tensor:
+    """Of each example, `(rows,)`."""
+    task, device = trainee.task, next(network.parameters()).device
     batch = {name: column.to(device) for name, column in batch.items()}
     with at_rest(network):
+        for module in normalising(network):
+            module.train()
         return task.loss(task.outputs(network, batch), batch)[0]

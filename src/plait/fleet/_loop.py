@@ -61,6 +61,9 @@ class Loop:
     def _run(self, resume: bool) -> None:
         fleet = self.fleet
         size = self._begin(resume)
+        for trainee in self.roster.running:
+            if trainee.step >= trainee.steps:  # an earlier fit was cut off before it could say so
+                trainee.status = "finished"
         if self.store is not None:
             self.log = JsonLines(self.store.folder / _LOG, size)
             fleet.history = self.log.records() if size else fleet.history
@@ -123,19 +126,23 @@ class Loop:
     def _takes(self, trainee: Trainee, others: Sequence[Trainee]) -> bool:
         try:
             check_backend([*others, trainee], self.fleet.backend)
-        except InputError as error:
+            self._know(trainee)
+        except Exception as error:
             self.roster.refuse(trainee.member.name, error)
             return False
         return True
+
+    def _know(self, trainee: Trainee) -> None:
+        """A member's fingerprint for saves, of what it is before its first step changes what it was given."""
+        if self.store is not None:
+            fingerprint(trainee)
 
     def _regroup(self) -> None:
         """New groups of those that run; what backends hold is kept."""
         roster = self.roster
         roster.release(roster.groups)
-        if self.store is not None:
-            for trainee in roster.running:
-                # Of what it is before its first step, which may change what it was given.
-                fingerprint(trainee)
+        for trainee in roster.running:
+            self._know(trainee)
         roster.groups = grouped(roster.running, self.fleet.backend, self._choose)
 
     def _choose(self, alike: Sequence[Trainee]) -> tuple[str, int]:
@@ -150,12 +157,16 @@ class Loop:
 
     def _step(self, group: Group, validated: list[dict[str, Any]]) -> None:
         steps = turn(group, self.roster, self.fleet.place, self._one_by_one)
-        running = [trainee.running for trainee in group.trainees]
+        stepped = [
+            (trainee, float(steps.loss[index]), float(steps.norm[index]), bool(steps.taken[index]))
+            for index, trainee in enumerate(group.trainees)
+            if trainee.running and trainee.member.name not in steps.errors
+        ]
+        for trainee, _, _, taken in stepped:  # before anything of the user's is called, which may raise
+            trainee.step += taken
         self._fail("a step failed", steps.errors)
-        for index, trainee in enumerate(group.trainees):
-            if running[index] and trainee.member.name not in steps.errors:
-                loss, norm = float(steps.loss[index]), float(steps.norm[index])
-                self._account(trainee, loss, norm, bool(steps.taken[index]), validated)
+        for trainee, loss, norm, taken in stepped:
+            self._account(trainee, loss, norm, taken, validated)
 
     def _one_by_one(self, group: Group, error: Exception) -> bool:
         """Whether members that can't take a step together go on in the loop: where plait had the choice."""
@@ -174,7 +185,9 @@ class Loop:
         """Members fail, and the others go on; if none is left, or nothing has been trained yet, all ends."""
         trainees = self.roster.trainees
         left = [name for name, t in trainees.items() if t.status != "failed" and name not in errors]
-        if errors and (self.fleet.round == 0 or not left):
+        if errors and (self.fleet.round == 0 or not (left or self.roster.waiting)):
+            if self.fleet.round:
+                self._save()
             first = next(iter(errors.values()))
             raise of_members(list(errors), what, first) from first
         for name, error in errors.items():
@@ -186,17 +199,17 @@ class Loop:
     def _account(
         self, trainee: Trainee, loss: float, norm: float, taken: bool, validated: list[dict[str, Any]]
     ) -> None:
-        """Count a step, write it down, validate if it is time, and see whether the member is done."""
+        """Write a step down, validate if it is time, and see whether the member is done."""
         fleet, member = self.fleet, trainee.member
-        lr = member.learning_rate(trainee.step, trainee.steps)
-        record = {"member": member.name, "step": trainee.step + 1, "loss": loss, "lr": lr, "norm": norm}
+        step = trainee.step if taken else trainee.step + 1
+        lr = member.learning_rate(step - 1, trainee.steps)
+        record = {"member": member.name, "step": step, "loss": loss, "lr": lr, "norm": norm}
         if not taken:
             part = "loss" if not math.isfinite(loss) else "gradient"
-            why = f"its {part} was not finite at step {trainee.step + 1}; it keeps the weights before that"
+            why = f"its {part} was not finite at step {step}; it keeps the weights before that"
             self.roster.end(member.name, "failed", why)
             self._write(record | {"failed": why})
             return
-        trainee.step += 1
         last = trainee.step >= trainee.steps
         if trainee.step % fleet.log_every == 0 or last:
             self._write(record)

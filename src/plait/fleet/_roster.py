@@ -19,6 +19,7 @@ from plait.fleet._facts import Progress
 from plait.fleet._groups import Group
 from plait.fleet._member import After, Member
 from plait.fleet._trainee import State, Trainee
+from plait.fleet._trial import told
 from plait.tasks import Task
 
 
@@ -167,7 +168,7 @@ class Roster:
             with self._alone(name):
                 self.start(name)
 
-    def refuse(self, name: str, error: InputError) -> None:
+    def refuse(self, name: str, error: Exception) -> None:
         """A member that has just started fails: it can't be trained as the others are."""
         self.waiting[name] = self.trainees.pop(name).member
         del self.states[name]
@@ -184,8 +185,8 @@ class Roster:
     def _fail(self, name: str, error: Exception) -> None:
         """A member that waits never starts."""
         parts = error.problems if isinstance(error, InputErrors) else [error]
-        told = [e.what if isinstance(e, InputError) else f"{type(e).__name__}: {e}" for e in parts]
-        why = f"it could not be started: {'; '.join(told)}"
+        what = "; ".join(each.what if isinstance(each, InputError) else told(each) for each in parts)
+        why = f"it could not be started: {what}"
         warnings.warn(f"member `{name}` failed: {why}", FleetWarning, stacklevel=4)
         self.end(name, "failed", why)
 

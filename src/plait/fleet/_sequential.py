@@ -26,17 +26,21 @@ class Sequential:
     def __init__(self, trainees: Sequence[Trainee], states: Sequence[State], device: torch.device) -> None:
         self.trainees: Sequence[Trainee] = list(trainees)
         self._lone = [_Lone(t, s, device) for t, s in zip(trainees, states, strict=True)]
+        #: Steps that were taken in this turn: one that Ctrl-C cuts off goes on with the others.
+        self._taken: dict[int, tuple[float, float, bool]] = {}
 
     def step(self) -> Steps:
         """One step of every member."""
-        found, errors = [(math.nan, math.nan, False)] * len(self._lone), dict[str, Exception]()
+        errors: dict[str, Exception] = {}
         for index, lone in enumerate(self._lone):
-            if lone.trainee.running:
+            if lone.trainee.running and index not in self._taken:
                 try:
-                    found[index] = lone.step()
+                    self._taken[index] = lone.step()
                 except Exception as error:
                     errors[lone.trainee.member.name] = error
-        losses, norms, taken = zip(*found, strict=True)
+        idle = (math.nan, math.nan, False)
+        losses, norms, taken = zip(*(self._taken.get(i, idle) for i in range(len(self._lone))), strict=True)
+        self._taken = {}
         return Steps(np.array(losses), np.array(norms), np.array(taken, dtype=bool), errors)
 
     def state(self, index: int) -> State:
@@ -63,8 +67,29 @@ class _Lone:
         self._restore(state)
         #: Whether the network drops anything; not known before it has run.
         self.drops: bool | None = None
+        #: Buffers that steps change (running means); not known before the first.
+        self.moving: list[str] | None = None
 
     def step(self) -> tuple[float, float, bool]:
+        """A step; one that can't be taken, or fails, leaves weights and buffers as they were."""
+        if self.moving == []:
+            return self._step()
+        named = dict(self.network.named_buffers())
+        before = {name: named[name].clone() for name in (named if self.moving is None else self.moving)}
+        taken = False
+        try:
+            loss, norm, taken = self._step()
+            return loss, norm, taken
+        finally:
+            now = dict(self.network.named_buffers())
+            if not taken:
+                with torch.no_grad():
+                    for name, held in before.items():
+                        now[name].copy_(held)
+            elif self.moving is None:
+                self.moving = [name for name, held in before.items() if not torch.equal(now[name], held)]
+
+    def _step(self) -> tuple[float, float, bool]:
         member = self.trainee.member
         for group in self.optimizer.param_groups:
             group["lr"] = member.learning_rate(self.trainee.step, self.trainee.steps)

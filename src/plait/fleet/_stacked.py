@@ -34,7 +34,7 @@ class Stacked:
     ) -> None:
         self.trainees: Sequence[Trainee] = list(trainees)
         self.device = device
-        first = trainees[0]
+        first = next((t for t in trainees if t.running), trainees[0])
         self._pass = Pass(trainees, device)
         idle = unused(first, device)
         names = [name for name in first.trained() if name not in idle]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from plait.fleet._adapter import Adapter, describe, initial
 from plait.fleet._member import Member
 from plait.fleet._stream import rows
-from plait.tasks import Batch, Classes, Examples, Task, check_labels
+from plait.tasks import Batch, Classes, Examples, Ragged, Task, check_labels, columns_of, table_of
 
 Tensors = dict[str, Tensor]
 
@@ -114,6 +115,20 @@ class Trainee:
             where = f"member `{self.member.name}`, task `{self.task.name}`, split `train`"
             check_labels(self.task.loss, batch, self.classes, where, rows)  # type: ignore[arg-type]
         return batch
+
+    @functools.cached_property
+    def columns(self) -> tuple[tuple[str, torch.dtype, int], ...]:
+        """What its batches hold; looked at once, as examples may not be there for ever."""
+        return columns_of(self.examples)
+
+    @functools.cached_property
+    def longest(self) -> int:
+        """How long its sequences can be at most: as its examples are, or else as its network says."""
+        held, _ = table_of(self.examples)
+        if isinstance(held, Ragged):
+            return max(len(sequence) for named in held.sequences.values() for sequence in named)
+        limit = getattr(getattr(self.network, "config", None), "max_position_embeddings", None)
+        return limit if isinstance(limit, int) else sys.maxsize
 
     @functools.cached_property
     def adapter(self) -> Adapter:

@@ -29,6 +29,9 @@ from plait.tasks import (
     size_problem,
 )
 
+#: Characters of a message of others that are told.
+_LONGEST = 300
+
 
 def try_out(member: Member, task: Task, network: nn.Module) -> Classes:
     """A few examples through the network: data, network, head and loss fit each other.
@@ -118,6 +121,16 @@ def _classes(loss: Loss, outputs: Any) -> int | None:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says first, or its kind."""
-    lines: Any = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0]
+    """What an error says first, in a length that messages can bear, or its kind."""
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # an exception of the user's, which fails to say what it is
+        lines = []
+    said = lines[0] if lines else type(error).__name__
+    return said if len(said) <= _LONGEST else said[:_LONGEST].rstrip() + " …"
+
+
+def told(error: Exception) -> str:
+    """An error's kind and what it says first."""
+    said, kind = first_line(error), type(error).__name__
+    return kind if said == kind else f"{kind}: {said}"

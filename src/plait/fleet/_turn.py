@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from plait.fleet._groups import Group, Place, make
 from plait.fleet._roster import Roster
 from plait.fleet._sequential import Sequential
 from plait.fleet._trainee import State, Trainee
-from plait.fleet._trial import first_line
+from plait.fleet._trial import told
 
 #: Members that are named where all of a group may be at fault.
 _NAMED = 8
@@ -35,7 +36,7 @@ def turn(group: Group, roster: Roster, place: Place, one_by_one: Callable[[Group
     Raises:
         InputError: the group can't take its step together, and may not go on in the loop.
     """
-    errors: dict[str, Exception] = {}
+    errors, again = dict[str, Exception](), False
     while group.trainees:
         steps = _try(group, roster, place)
         if isinstance(steps, Steps):
@@ -43,10 +44,12 @@ def turn(group: Group, roster: Roster, place: Place, one_by_one: Callable[[Group
         found = _failing(group, roster, place)
         roster.release([group])
         group.backend = None
-        if not found:
+        if not found and again:
             if group.kind == Sequential.name or not one_by_one(group, steps):
                 raise of_members(group.names, "a step failed", steps) from steps
             group.kind = Sequential.name
+        # What none of them shows alone may have been there for a moment: once more, then it is the group's.
+        again = not found
         errors |= found
         group.trainees = [t for t in group.trainees if t.member.name not in found]
     nothing = np.empty(0)
@@ -68,9 +71,9 @@ def of_members(names: Sequence[str], what: str, error: Exception) -> InputError:
     """An error of the user's networks, data or losses, with the members whose it is."""
     if isinstance(error, InputError):
         return error
-    told = ", ".join(f"`{name}`" for name in names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
-    where = f"{'member' if len(names) == 1 else 'one of the members'} {told}"
-    return InputError(f"{what}: {type(error).__name__}: {first_line(error)}", where=where)
+    named = ", ".join(f"`{name}`" for name in names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+    where = f"{'member' if len(names) == 1 else 'one of the members'} {named}"
+    return InputError(f"{what}: {told(error)}", where=where)
 
 
 def _make(group: Group, roster: Roster, place: Place) -> None:
@@ -82,23 +85,42 @@ def _make(group: Group, roster: Roster, place: Place) -> None:
 
 
 def _failing(group: Group, roster: Roster, place: Place) -> dict[str, Exception]:
-    """Running members whose next step fails if they take it by themselves, each with its error."""
+    """Running members whose next step fails if they take it by themselves, each with its error.
+
+    Their examples are read first: that is cheap, and where most errors are.
+    """
+    running = [trainee for trainee in group.trainees if trainee.running]
+    return _raised(running, _read) or _raised(
+        running, lambda t: _alone(t, roster.state(t.member.name), place)
+    )
+
+
+def _raised(trainees: Sequence[Trainee], act: Callable[[Trainee], object]) -> dict[str, Exception]:
+    """Member → what it raises."""
     found: dict[str, Exception] = {}
-    for trainee in group.trainees:
-        if not trainee.running:
-            continue
-        try:
-            error = _alone(trainee, roster.state(trainee.member.name), place)
-        except Exception as raised:
-            error = raised
-        if error is not None:
-            found[trainee.member.name] = error
+    for trainee in trainees:
+        with _noted(found, trainee.member.name):
+            act(trainee)
     return found
 
 
-def _alone(trainee: Trainee, state: State, place: Place) -> Exception | None:
-    """What fails if a member takes its next step alone; neither its network nor its state is changed."""
+@contextmanager
+def _noted(found: dict[str, Exception], name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        found[name] = error
+
+
+def _read(trainee: Trainee) -> None:
+    for micro_batch in range(trainee.member.accumulate):
+        trainee.batch(micro_batch)
+
+
+def _alone(trainee: Trainee, state: State, place: Place) -> None:
+    """A member's next step alone; neither its network nor its state is changed."""
     own = trainee if trainee.member.lora is not None else copy.copy(trainee)
     if own is not trainee:
         own.network = copy.deepcopy(trainee.network)
-    return Sequential([own], [state], place.device).step().errors.get(trainee.member.name)
+    for error in Sequential([own], [state], place.device).step().errors.values():
+        raise error
