@@ -47,6 +47,7 @@ TUNING = {
     "glyphs": Tuning(steps=600, batch_size=32, lr=1e-3),
     "bytes": Tuning(steps=200, batch_size=16, lr=1e-3),
     "smollm2": Tuning(steps=20, batch_size=4, lr=2e-4, rows=12),
+    "scripts": Tuning(steps=220, batch_size=32, lr=1e-3),
     "text": Tuning(steps=200, batch_size=16, lr=2e-4, probed=True),
 }
 
@@ -197,7 +198,8 @@ def probe(base: nn.Module, task: Task, rows: int) -> tuple[float, nn.Linear]:
     middle, spread = inputs.mean(0), inputs.std(0).clamp(min=1e-4)
     sides = {split: ((x - middle) / spread, y) for split, (x, y) in sides.items()}
     assert task.head is not None
-    classes = [m.out_features for m in task.head.modules() if isinstance(m, nn.Linear)][-1]
+    linear = [m.out_features for m in task.head.modules() if isinstance(m, nn.Linear)]
+    classes = linear[-1] if linear else len(task.classes)
     heads = [_regression(*sides["train"], classes, decay) for decay in (1e-4, 1e-3, 1e-2, 1e-1)]
     best = max(heads, key=lambda head: _right(head, *sides["validation"]))
     head = nn.Linear(inputs.shape[1], classes)

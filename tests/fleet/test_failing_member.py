@@ -14,7 +14,8 @@ from networks import MLP, task
 from torch import nn
 
 from plait.errors import InputError
-from plait.fleet import Callback, Fleet, FleetWarning, Member
+from plait.fleet import After, Callback, Fleet, FleetWarning, Member
+from plait.fleet._trial import told
 from plait.tasks import Batch, Task
 
 BACKENDS = pytest.mark.parametrize("backend", ["sequential", "stacked", "auto"])
@@ -131,6 +132,177 @@ def test_a_member_that_joins_and_whose_first_step_fails_ends_alone(backend: Any)
     with pytest.warns(FleetWarning, match="member `late` failed: a step failed: OSError"):
         fleet.fit(callbacks=[At(3, lambda fleet: fleet.add(joiner))])
     assert fleet.status == {"a": "finished", "b": "finished", "late": "failed"}
+
+
+@BACKENDS
+def test_examples_of_a_member_that_has_ended_are_not_read(backend: Any) -> None:
+    tasks = [one("a"), one("b", 1), one("c", 2)]
+    own = [
+        Member(name=each.name, steps=3 if each.name == "a" else 12, task=each.name, batch_size=8)
+        for each in tasks
+    ]
+    fleet = Fleet(own, tasks, model=double, backend=backend)
+    fleet.fit(callbacks=[At(3, damage(tasks[0]))])
+    assert set(fleet.status.values()) == {"finished"}
+    equal(fleet, Fleet(own, [one("a"), one("b", 1), one("c", 2)], model=double, backend="sequential").fit())
+
+
+@BACKENDS
+def test_members_whose_examples_are_gone_bother_nobody_later(backend: Any, tmp_path: Path) -> None:
+    tasks = [one("a"), one("b", 1)]
+    fleet = fleet_of(tasks, backend=backend, out=tmp_path)
+    late = Member(name="late", steps=4, task=one("late", 3), batch_size=8)
+    with pytest.warns(FleetWarning, match="member `a` failed"):
+        fleet.fit(callbacks=[At(2, damage(tasks[0])), At(5, lambda fleet: fleet.add(late))])
+    assert fleet.status == {"a": "failed", "b": "finished", "late": "finished"}
+    x = torch.zeros(2, 12, dtype=torch.float64)
+    outputs = fleet["b"](x).argmax(1)
+    assert fleet.predict(x, member="b").tolist() == outputs.tolist()
+
+
+@pytest.mark.parametrize("backend", ["stacked", "auto"])
+def test_an_error_that_does_not_come_again_ends_nobody(backend: Any) -> None:
+    tasks = [one("a"), one("b", 1)]
+
+    class Once(Damaged):
+        left = 0
+
+        def batch(self, rows: Any) -> Batch:
+            Once.left -= 1
+            if Once.left == 0:
+                raise OSError("just now")
+            return super().batch(rows)
+
+    tasks[0].splits["train"] = Once(tasks[0].splits["train"].of)
+    fleet = fleet_of(tasks, backend=backend)
+    fleet.fit(callbacks=[At(3, lambda _: setattr(Once, "left", 1))])
+    assert Once.left < 0
+    equal(fleet, fleet_of([one("a"), one("b", 1)], backend="sequential").fit())
+
+
+def test_who_waits_starts_after_the_last_one_failed() -> None:
+    first = one("a")
+    own = [
+        Member(name="a", steps=12, task="a", batch_size=8),
+        Member(name="w", steps=3, task=one("w", 2), start=After("a"), batch_size=8),
+    ]
+    fleet = Fleet(own, first, model=double, backend="sequential")
+    with pytest.warns(FleetWarning, match="member `a` failed"):
+        fleet.fit(callbacks=[At(2, damage(first))])
+    assert fleet.status == {"a": "failed", "w": "finished"}
+
+
+def test_what_was_trained_is_saved_when_nobody_is_left(tmp_path: Path) -> None:
+    tasks = [one("a"), one("b", 1)]
+    fleet = fleet_of(tasks, backend="sequential", out=tmp_path)
+    with (
+        pytest.warns(FleetWarning, match="member `a` failed"),
+        pytest.raises(InputError, match="member `b`: a step failed"),
+    ):
+        fleet.fit(callbacks=[At(2, damage(tasks[0])), At(5, damage(tasks[1]))])
+    again = fleet_of([one("a"), one("b", 1)], backend="sequential", out=tmp_path).fit(resume=True)
+    assert again.status == {"a": "failed", "b": "finished"}
+    assert again.state("a").step == 2
+
+
+@BACKENDS
+@pytest.mark.parametrize("hook", ["on_step", "on_round", "on_evaluate"])
+def test_a_fit_that_a_callback_cut_off_goes_on_exactly(backend: Any, hook: str) -> None:
+    class Stop(Exception):
+        pass
+
+    class Cut(Callback):
+        calls = 0
+
+        def on_step(self, fleet: Fleet, record: Any) -> None:
+            self.cut("on_step", 9)
+
+        def on_round(self, fleet: Fleet, validated: Any) -> None:
+            self.cut("on_round", 5)
+
+        def on_evaluate(self, fleet: Fleet, record: Any) -> None:
+            self.cut("on_evaluate", 3)
+
+        def cut(self, name: str, at: int) -> None:
+            self.calls += name == hook
+            if name == hook and self.calls == at:
+                raise Stop
+
+    fleet = fleet_of([one("a"), one("b", 1)], backend=backend)
+    with pytest.raises(Stop):
+        fleet.fit(callbacks=[Cut()])
+    fleet.fit()
+    assert set(fleet.status.values()) == {"finished"}
+    equal(fleet, fleet_of([one("a"), one("b", 1)], backend="sequential").fit())
+
+
+def test_ctrl_c_in_a_step_of_the_loop_is_gone_on_from_exactly() -> None:
+    tasks, cut = [one("a"), one("b", 1), one("c", 2)], list[int]()
+
+    class Cut(Damaged):
+        def batch(self, rows: Any) -> Batch:
+            cut.append(1)
+            if len(cut) == 9:
+                raise KeyboardInterrupt
+            return super().batch(rows)
+
+    tasks[1].splits["train"] = Cut(tasks[1].splits["train"].of)
+    fleet = fleet_of(tasks, backend="sequential")
+    with pytest.raises(KeyboardInterrupt):
+        fleet.fit()
+    equal(fleet.fit(), fleet_of([one("a"), one("b", 1), one("c", 2)], backend="sequential").fit())
+
+
+@pytest.mark.parametrize("backend", ["sequential", "stacked"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_running_means_are_those_before_a_step_that_was_not_taken(backend: Any, accumulate: int) -> None:
+    """The last micro-batch of a step is no number: its earlier ones don't count either."""
+    x = torch.randn(48, 6, generator=torch.Generator().manual_seed(0))
+    whole = {"input": x, "label": torch.arange(48) % 3}
+
+    class Late:
+        def __len__(self) -> int:
+            return 48
+
+        def batch(self, rows: Any) -> Batch:
+            late = broken and list(rows) in broken
+            return {n: (c[rows] * (torch.nan if late and n == "input" else 1)) for n, c in whole.items()}
+
+    def made() -> Fleet:
+        own = [
+            Member(name=n, steps=6, batch_size=8, accumulate=accumulate, drop_last=True, task="t")
+            for n in "ab"
+        ]
+
+        def network() -> nn.Module:
+            return nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+
+        return Fleet(own, Task("t", {"train": Late()}), model=network, backend=backend)
+
+    broken: list[list[int]] = []
+    short = made()
+    short.fit(callbacks=[At(3, lambda fleet: [fleet.drop(name, "enough") for name in "ab"])])
+    fleet = made()
+    trainee = fleet._roster.trainees["a"]
+    trainee.step = 3
+    broken.append(trainee.rows(accumulate - 1).tolist())
+    trainee.step = 0
+    with pytest.warns(FleetWarning, match="was not finite at step 4"):
+        fleet.fit()
+    for name in "ab":
+        for key, value in short[name].state_dict().items():
+            torch.testing.assert_close(fleet[name].state_dict()[key], value, rtol=1e-5, atol=1e-6)
+
+
+def test_odd_exceptions_are_told_in_a_line() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    assert told(Mute()) == "Mute"
+    assert told(ValueError()) == "ValueError"
+    assert told(ValueError("one\ntwo")) == "ValueError: one"
+    assert len(told(ValueError("x" * 10**6))) < 400
 
 
 def adapters(backend: Any, base: nn.Module) -> tuple[Fleet, list[Damaged]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from plait.errors import InputError
 from plait.fleet import Fleet, FleetWarning, Member
-from plait.tasks import Batch, CrossEntropy, NextToken, Ragged, Task
+from plait.tasks import Batch, ByKeywords, CrossEntropy, NextToken, Ragged, Task
 
 JOINT = pytest.mark.parametrize("backend", ["stacked", "auto"])
 
@@ -106,3 +106,55 @@ def test_labels_of_ragged_examples_are_filled_up_as_transformers_does() -> None:
     assert batch["input_ids"].tolist() == [[1, 2, 3], [4, 0, 0]]
     given = Ragged({"labels": [[1, 2], [4]]}, padding={"labels": 7}).batch([0, 1])
     assert given["labels"].tolist() == [[1, 2], [4, 7]]
+
+
+class OverTime(nn.Module):
+    """Normalises over the batch and time before a masked mean."""
+
+    def __init__(self, positions: int = 99, *, normal: bool = True, masked: bool = True) -> None:
+        super().__init__()
+        self.embedding, self.places = nn.Embedding(20, 8), nn.Embedding(positions, 8)
+        self.normal = nn.BatchNorm1d(8) if normal else nn.Identity()
+        self.last, self.masked = nn.Linear(8, 3), masked
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        mask = attention_mask.unsqueeze(1).to(self.last.weight.dtype)
+        places = self.places(torch.arange(input_ids.shape[1], device=input_ids.device))
+        hidden = self.normal((self.embedding(input_ids) + places).transpose(1, 2))
+        return self.last((hidden * mask).sum(2) / mask.sum(2) if self.masked else hidden.mean(2))
+
+
+def texts(lengths: Sequence[int], network: Any, dtype: torch.dtype, **kwargs: Any) -> Fleet:
+    """A member for each length, whose sequences all have it."""
+    tasks = []
+    for seed, length in enumerate(lengths):
+        ids = np.random.default_rng(seed).integers(1, 20, (24, length)).tolist()
+        columns = {"label": torch.tensor([sum(row) % 3 for row in ids])}
+        examples = Ragged({"input_ids": ids, "attention_mask": [[1] * length] * 24}, columns)
+        tasks.append(Task(f"t{seed}", {"train": examples}, CrossEntropy(), meet=ByKeywords(output="")))
+    own = [Member(name=t.name, task=t.name, steps=6, batch_size=4, drop_last=True) for t in tasks]
+    return Fleet(own, tasks, model=lambda: network().to(dtype), **kwargs)
+
+
+def test_a_stack_is_refused_where_what_fills_up_moves_the_means_of_a_batch() -> None:
+    with pytest.raises(InputError, match="what fills up a shorter sequence changes its loss"):
+        texts([9, 14], OverTime, torch.float32, backend="stacked").fit()
+    texts([9, 9], OverTime, torch.float32, backend="stacked").fit()
+
+
+def test_what_fills_up_is_found_in_short_types_too() -> None:
+    def plain() -> nn.Module:
+        return OverTime(normal=False, masked=False)
+
+    with pytest.raises(InputError, match="what fills up a shorter sequence changes its loss"):
+        texts([60, 64], plain, torch.bfloat16, backend="stacked").fit()
+
+
+def test_sequences_are_not_filled_up_beyond_the_longest_that_there_is() -> None:
+    """A network of 21 places takes 21 tokens, and no multiple of 16."""
+
+    def short() -> nn.Module:
+        return OverTime(21, normal=False)
+
+    fleet = texts([13, 21], short, torch.float64, backend="stacked").fit()
+    equal(fleet, texts([13, 21], short, torch.float64, backend="sequential").fit())

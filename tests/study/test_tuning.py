@@ -15,7 +15,9 @@ import plait
 from plait.errors import InputError
 from plait.study import load_study, run_study
 from plait.study._at import At
-from plait.tasks import evaluate
+from plait.study._tuning import _maker, _of_system, _value
+from plait.study.ways._clusters import Clusters
+from plait.tasks import Suite, Task, evaluate
 
 EXPERTS = "{backend: sequential, steps: 15, batch_size: 16, lr: 0.01}"
 STUDY = f"""
@@ -46,9 +48,7 @@ def tuned(name: str) -> str:
 
 
 def step(folder: Path, name: str) -> Path:
-    wanted = name.replace(" ", "-")
-    (found,) = (p for p in (folder / "out" / "steps").iterdir() if p.name.rpartition("-")[0] == wanted)
-    return found
+    return small_study.step(folder, name.replace(" ", "-"))
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +118,44 @@ def test_a_killed_tuning_goes_on_with_the_settings_that_are_left(
     assert_same(one / "model", other / "model")
 
 
+def test_a_setting_that_fails_is_the_worst_and_the_others_are_tried(tmp_path: Path) -> None:
+    tune = "train: joint, settings: {optimizer: sgd}, tune: {lr: [1.0e+9, 0.05, 0.01]}"
+    run = run_study(small_study.write(tmp_path, STUDY + line("joint", tune)), tmp_path / "out")
+    trials = json.loads((step(tmp_path, "joint @0") / "trials.json").read_text())
+    assert [bool(trial["scores"]) for trial in trials] == [False, True, True]
+    assert [trial["chosen"] for trial in trials].index(True) > 0
+    assert "its loss was not finite" in trials[0]["failed"]
+    assert run.report.is_file()
+
+
+def test_if_every_setting_fails_the_step_says_so(tmp_path: Path) -> None:
+    tune = "train: joint, settings: {optimizer: sgd}, tune: {lr: [1.0e+9, 1.0e+8]}"
+    study = small_study.write(tmp_path, STUDY + line("joint", tune))
+    told = "`joint @0` failed: none of its settings can be used; of the first: member `joint` failed: its"
+    with pytest.raises(InputError, match=told):
+        run_study(study, tmp_path / "out")
+
+
+def test_a_disk_that_fills_is_no_fault_of_a_setting() -> None:
+    error = InputError("no room")
+    error.__cause__ = OSError(28, "No space left on device")
+    assert _of_system(error)
+    assert not _of_system(InputError("it diverged"))
+
+
+def test_settings_that_matter_only_when_asked_share_what_is_made() -> None:
+    way = Clusters.model_construct(clusters=2, tune={"temperature": [0.1, 1.0], "lr": [0.1, 0.2]})
+    assert [_maker(way, number) for number in range(4)] == [0, 1, 0, 1]
+
+
+def test_tasks_whose_expert_has_nothing_to_share_do_not_decide() -> None:
+    splits = {"train": (np.zeros((4, 2)), np.zeros(4, dtype=int))}
+    tasks = [Task(name, splits) for name in "ab"]
+    suite = Suite("s", tasks=tuple(tasks), base=small_study.network)
+    assert _value(suite, {"a": 0.5, "b": 0.9}, {"a": 1.0, "b": 0.0}) == 0.5
+    assert _value(suite, {"a": 0.5, "b": 0.9}, {"a": 0.0, "b": 0.0}) == pytest.approx(0.7)
+
+
 def assert_same(one: Path, other: Path) -> None:
     own, others = plait.open(str(one)), plait.open(str(other))
     assert set(own) == set(others)
@@ -140,7 +178,9 @@ def assert_same(one: Path, other: Path) -> None:
         ("distill: experts, temperature: 2, tune: {temperature: [1]}", "`temperature` is both set and tuned"),
         ("alternate: linear, tune: {lambda: [1]}", "method `linear` has no option `lambda`"),
         ("alternate: linear, tune: {rounds: [1, 16]}", "15 steps can't be shared by 16 rounds"),
-        ("alternate: linear, tune: {alternate: [ties]}", "`alternate`"),
+        ("alternate: linear, tune: {alternate: [ties]}", "`alternate` can't be tuned"),
+        ("train: joint, tune: {settings: [{lr: 0.1}]}", "`settings` can't be tuned"),
+        ("zoo: 2, tune: {zoo: [1, 0]}", "`zoo` is `0`"),
     ],
 )
 def test_faulty_tuning_is_told_before_anything_is_run(way: str, told: str, tmp_path: Path) -> None:

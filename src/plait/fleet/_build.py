@@ -82,8 +82,7 @@ def build(
     _check_sparse(member, network)
     given = start is None and _is_given(member, model)
     trainee = Trainee(member, task, network, steps, try_out(member, task, network), given)
-    trainee.columns  # noqa: B018  # examples may not be there later on
-    return trainee
+    return trainee.looked_at()
 
 
 def build_adapter(member: Member, task: Task, base: nn.Module) -> Trainee:
@@ -96,7 +95,7 @@ def build_adapter(member: Member, task: Task, base: nn.Module) -> Trainee:
     trainee.initial()
     _check_validation(member, task)
     trainee.classes = try_out(member, task, headed(base, task, base))
-    return trainee
+    return trainee.looked_at()
 
 
 def started(member: Member, own: State, other: State) -> State:

@@ -58,7 +58,7 @@ def _asked(fleet: Fleet, data: Any, member: Names | None) -> tuple[Tensor, list[
     if count:
         return router(batch, names, codes), names
     names = names or list(trainees)[:1]
-    one = trainees[names[0]].examples.batch([0])
+    one = trainees[names[0]].example
     return router(one, names[:1], np.zeros(1, np.int64))[:0], names
 
 

@@ -24,7 +24,7 @@ def like(batch: Batch, trainee: Trainee) -> Iterator[Batch]:
         InputError: they have another number of dimensions, fractions where it learned from whole numbers, or
             its network doesn't take them.
     """
-    learned, where = trainee.examples.batch([0]), f"member `{trainee.member.name}`"
+    learned, where = trainee.example, f"member `{trainee.member.name}`"
     made = {n: _made(n, c, learned[n], where) if n in learned else c for n, c in batch.items()}
     try:
         yield made

@@ -117,9 +117,19 @@ class Trainee:
         return batch
 
     @functools.cached_property
+    def example(self) -> Batch:
+        """The first of its examples; kept, as they may not be there for ever."""
+        return self.examples.batch([0])
+
+    def looked_at(self) -> Trainee:
+        """It, once its first example has been read."""
+        assert self.example
+        return self
+
+    @property
     def columns(self) -> tuple[tuple[str, torch.dtype, int], ...]:
-        """What its batches hold; looked at once, as examples may not be there for ever."""
-        return columns_of(self.examples)
+        """What its batches hold."""
+        return columns_of(self.example)
 
     @functools.cached_property
     def longest(self) -> int:

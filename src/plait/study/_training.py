@@ -101,10 +101,10 @@ def fit(
         members, at.suite, model=at.body(start or at.base), backend=backend, out=run, save_every=_SAVE_EVERY
     )
     fleet.fit(resume=run.is_dir())
-    failed = [name for name, status in fleet.status.items() if status == "failed"]
-    if failed:
-        hint = "lower its learning rate, or give it a clip"
-        raise InputError(f"member `{failed[0]}` failed", where=f"fleet of {len(members)}", hint=hint)
+    failed = {record["member"]: record["failed"] for record in fleet.history if "failed" in record}
+    for name, why in failed.items():
+        hint = "if it diverged, lower its learning rate or give it a clip"
+        raise InputError(f"member `{name}` failed: {why}", hint=hint)
     shutil.rmtree(folder / "models", ignore_errors=True)
     saved = fleet.save(folder / "models")
     shutil.copyfile(run / METRICS, folder / METRICS)

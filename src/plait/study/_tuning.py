@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 #: What was tried, in a way's folder: setting, validation score of each task, and whether it was taken.
 TRIALS = "trials.json"
+#: Keys of a way that hold others.
+_WHOLE = ("tune", "settings", "options")
 #: The same while settings are being tried.
 _TRIED = "tried.json"
 
@@ -52,7 +55,11 @@ def _problems_of_tune(way: Way, study: StudyDocument, where: str) -> list[InputE
         problems.append(InputError(what, where=where, hint="give one way for each setting"))
     for key, values in way.tune.items():
         place = way.place_of(key)
-        held = way.model_fields_set if place is None else getattr(way, place)
+        if key in _WHOLE or (key in way.needed() and isinstance(getattr(way, key), str)):
+            hint = "tune single keys, such as `lr`; kinds of ways stand beside each other"
+            problems.append(InputError(f"`{key}` can't be tuned", where=where, hint=hint))
+            continue
+        held = way.model_fields_set - way.needed() if place is None else getattr(way, place)
         if key in held:
             problems.append(InputError(f"`{key}` is both set and tuned", where=where))
         if not values:
@@ -78,27 +85,37 @@ def make(way: Way, at: At, folder: Path) -> None:
     """Write what a way becomes into a folder, with the best of its settings; goes on after a kill.
 
     The best has the highest mean, over tasks, of the share of the experts' score; the first of equals. What
-    another setting became is removed as soon as a better one is known.
+    another setting became is removed as soon as a better one is known. A setting that fails is the worst.
     """
     if not way.tuned:
         (setting,) = way.grid
         way.variant(setting).make(at, folder)
         return
-    trials = _read(folder / _TRIED)
-    for number, setting in enumerate(way.grid):
+    trials, grid = _read(folder / _TRIED), way.grid
+    places = [folder / f"setting-{_maker(way, number)}" for number in range(len(grid))]
+    for number, setting in enumerate(grid):
         if number >= len(trials):
-            trials.append({"setting": setting, **_tried(way.variant(setting), at, _place(folder, number))})
+            trials.append({"setting": setting, **_tried(way.variant(setting), at, places[number])})
             _write(folder / _TRIED, trials)
-        for other in range(number + 1):
-            if other != _best(trials[: number + 1]):
-                shutil.rmtree(_place(folder, other), ignore_errors=True)
+        needed = [*places[number + 1 :], places[_best(trials[: number + 1])]]
+        for place in places[: number + 1]:
+            if place not in needed:
+                shutil.rmtree(place, ignore_errors=True)
     best = _best(trials)
-    place = _place(folder, best)
+    if "failed" in trials[best]:
+        raise InputError(f"none of its settings can be used; of the first: {trials[0].get('failed')}")
+    place = places[best]
     if place.is_dir():  # else a killed run has come as far as this
         for entry in sorted(place.iterdir()):
             entry.rename(folder / entry.name)
         place.rmdir()
     _write(folder / TRIALS, [trial | {"chosen": number == best} for number, trial in enumerate(trials)])
+
+
+def _maker(way: Way, number: int) -> int:
+    """The first setting for which the same is made: the others differ only in what they are asked with."""
+    made = [{key: value for key, value in each.items() if key not in way.asked} for each in way.grid]
+    return made.index(made[number])
 
 
 def answers(way: Way, at: At, folder: Path | None) -> Callable[[Task], nn.Module]:
@@ -109,30 +126,47 @@ def answers(way: Way, at: At, folder: Path | None) -> Callable[[Task], nn.Module
 
 
 def _tried(variant: Way, at: At, place: Path) -> dict[str, Any]:
-    """A setting's scores on the split that is tuned on."""
+    """A setting's scores on the split that is tuned on, or why there are none."""
     place.mkdir(exist_ok=True)
-    variant.make(at, place)
-    asked, split = variant.answers(at, place), at.study.tuning.split
-    scores = {task.name: at.measured(asked(task).eval(), task, split) for task in at.suite.tasks}
-    shares = [_share(task, scores[task.name], at.bounds[task.name]) for task in at.suite.tasks]
-    return {"scores": scores, "value": float(np.mean(shares))}
+    try:
+        variant.make(at, place)
+        asked, split = variant.answers(at, place), at.study.tuning.split
+        scores = {task.name: at.measured(asked(task).eval(), task, split) for task in at.suite.tasks}
+    except InputError as error:
+        if _of_system(error):
+            raise
+        return {"scores": {}, "value": math.nan, "failed": str(error)}
+    return {"scores": scores, "value": _value(at.suite, scores, at.bounds)}
 
 
-def _place(folder: Path, number: int) -> Path:
-    return folder / f"setting-{number}"
+def _of_system(error: BaseException | None) -> bool:
+    """Whether a disk or the like is at fault, so that the setting may do well another time."""
+    return error is not None and (isinstance(error, OSError | MemoryError) or _of_system(error.__cause__))
 
 
-def _best(trials: list[dict[str, Any]]) -> int:
-    return max(range(len(trials)), key=lambda place: _or_least(trials[place]["value"]))
+def _value(suite: Suite, scores: Mapping[str, float], bounds: Mapping[str, float]) -> float:
+    """The mean share of the experts' scores, over tasks where there is something to have a share of."""
+    shares = [
+        _share(task, scores[task.name], bounds[task.name])
+        for task in suite.tasks
+        if bounds[task.name] and math.isfinite(bounds[task.name])
+    ]
+    return float(np.mean(shares)) if shares else float(np.mean(list(scores.values())))
+
+
+def _best(trials: Sequence[Mapping[str, Any]]) -> int:
+    return max(range(len(trials)), key=lambda place: (_or_least(trials[place]), -place))
+
+
+def _or_least(trial: Mapping[str, Any]) -> tuple[bool, float]:
+    """What settings are ranked by: those that failed come last, and before them those without a number."""
+    value = trial["value"]
+    return "failed" not in trial, -math.inf if math.isnan(value) else value
 
 
 def _share(task: Task, score: float, bound: float) -> float:
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.divide(score, bound) if task.metric.higher_is_better else np.divide(bound, score))
-
-
-def _or_least(value: float) -> float:
-    return -np.inf if np.isnan(value) else value
 
 
 def _read(file: Path) -> list[dict[str, Any]]:

@@ -233,9 +233,9 @@ def _tensor(column: Any) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
-def columns_of(examples: Examples) -> tuple[tuple[str, torch.dtype, int], ...]:
+def columns_of(batch: Batch) -> tuple[tuple[str, torch.dtype, int], ...]:
     """What a batch holds, by name: the type of each column and how many dimensions it has."""
-    return tuple((name, column.dtype, column.dim()) for name, column in sorted(examples.batch([0]).items()))
+    return tuple((name, column.dtype, column.dim()) for name, column in sorted(batch.items()))
 
 
 def digest(examples: Examples) -> str:

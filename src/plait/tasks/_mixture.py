@@ -96,7 +96,7 @@ def _check(tasks: Sequence[Task], weights: Sequence[float] | None, where: str) -
         if not good or weight <= 0:
             hint = "a share is a number above 0; leave out what is not to be learnt"
             raise InputError(f"the weight of `{task.name}` is {weight!r}", where=where, hint=hint)
-    first, one = tasks[0], columns_of(tasks[0].split("train"))
+    first, one = tasks[0], columns_of(tasks[0].split("train").batch([0]))
     for other in tasks[1:]:
         pair = f"`{first.name}` and `{other.name}`"
         if other.meet != first.meet:
@@ -104,7 +104,7 @@ def _check(tasks: Sequence[Task], weights: Sequence[float] | None, where: str) -
         if other.metric.higher_is_better != first.metric.higher_is_better:
             what = f"tasks {pair} are measured in opposite ways: {first.metric.name}, {other.metric.name}"
             raise InputError(what, where=where, hint="give both a metric of which more (or less) is better")
-        two = columns_of(other.split("train"))
+        two = columns_of(other.split("train").batch([0]))
         if one != two:
             what = f"batches of tasks {pair} differ: {_told(one)} against {_told(two)}"
             raise InputError(what, where=where, hint="mixed tasks share the columns of a batch")

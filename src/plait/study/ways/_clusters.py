@@ -41,6 +41,7 @@ class Clusters(Trained):
 
     kind: ClassVar[str] = "ensemble"
     of_experts: ClassVar[bool] = False
+    asked: ClassVar[frozenset[str]] = frozenset({"temperature", "top", "every"})
 
     clusters: int = Field(ge=1)
     temperature: float = Field(default=0.1, gt=0, allow_inf_nan=False)

@@ -34,6 +34,8 @@ class Way(Keys):
     of_experts: ClassVar[bool] = True
     #: Whether it has settings that can be chosen on validation examples.
     tunable: ClassVar[bool] = True
+    #: Keys that matter only when it is asked: what is made is the same whatever they are.
+    asked: ClassVar[frozenset[str]] = frozenset()
 
     tune: dict[str, list[Any]] = Field(default_factory=dict)
 
@@ -58,11 +60,16 @@ class Way(Keys):
     def place_of(cls, key: str) -> str | None:
         """Which mapping of its keys a setting belongs to; None for a key of its own."""
         known = cls.model_fields
-        if key in known and not known[key].is_required():
+        if key in known:
             return None
         if "settings" in known and ("options" not in known or key in SETTINGS):
             return "settings"
         return "options" if "options" in known else None
+
+    @classmethod
+    def needed(cls) -> set[str]:
+        """Keys that it can't be without, such as the one that says its kind."""
+        return {name for name, entry in cls.model_fields.items() if entry.is_required()}
 
     def variant(self, setting: Mapping[str, Any]) -> Way:
         """This way with a setting of what is tuned.
