@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import itertools
 from typing import Any
 
 import datasets
@@ -18,7 +18,7 @@ from torch.utils.data import Subset as TorchSubset
 from torch.utils.data import TensorDataset
 
 from plait.errors import InputError
-from plait.tasks import Columns, Items, NextToken, Ragged, Subset, Task, as_examples
+from plait.tasks import Columns, Items, NextToken, Ragged, Subset, Task, _contents, as_examples
 
 COUNT = 12
 NUMBERS = np.random.default_rng(0).normal(size=(2 * COUNT, 3))
@@ -84,22 +84,16 @@ def test_a_column_of_ids_that_are_there_twice_is_compared():
     assert task(table(FIRST, user_id=one), table(FIRST, user_id=other))
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=20),
-    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=20),
-)
-def test_as_many_are_found_as_a_count_of_all_says(train, test):
-    def made(rows: list[tuple[int, int]], kind: torch.dtype) -> Columns:
-        a, b = torch.tensor(rows, dtype=kind).T
-        return Columns({"a": a, "b": b})
-
-    one, other = Counter(train), Counter(test)
-    same = sum(count for value, count in one.items() if other[value] == count)
-    if min(len(one), len(other)) > 1 and 2 * same >= (smaller := min(len(train), len(test))):
+@given(st.lists(st.integers(0, 2 * COUNT - 1), min_size=3, max_size=COUNT - 1), st.integers(1, 3))
+def test_as_many_are_found_as_a_count_of_all_says(test, times):
+    """However often rows are there: the first `COUNT` of all are those of training."""
+    train = {"input": torch.tensor(NUMBERS[:COUNT]).repeat(times, 1)}
+    same, smaller = sum(row < COUNT for row in test), len(test)
+    if 2 * same >= smaller:
         with pytest.raises(InputError, match=f"numbers: {same} of {smaller} examples"):
-            task(made(train, torch.int64), made(test, torch.int32))
+            task(train, {"input": torch.tensor(NUMBERS[test])})
     else:
-        assert task(made(train, torch.int64), made(test, torch.int32))
+        assert task(train, {"input": torch.tensor(NUMBERS[test])})
 
 
 @pytest.mark.parametrize(
@@ -109,14 +103,27 @@ def test_as_many_are_found_as_a_count_of_all_says(train, test):
         (torch.int8, torch.int16, WHOLE),
         (torch.float64, torch.float32, NUMBERS),
         (torch.float16, torch.float64, NUMBERS),
+        (torch.bfloat16, torch.float32, NUMBERS),
+        (torch.int64, torch.float32, WHOLE),
+        (torch.int16, torch.float64, WHOLE),
+        (torch.int8, torch.bfloat16, WHOLE),
+        (torch.bfloat16, torch.float16, WHOLE),
+        (torch.bool, torch.uint8, np.random.default_rng(2).random((2 * COUNT, 60)) < 0.5),
+        (torch.bool, torch.float32, np.random.default_rng(2).random((2 * COUNT, 60)) < 0.5),
     ],
 )
-def test_copies_in_another_width_are_found_in_tensors(one, other, values):
+def test_copies_in_another_type_are_found_in_tensors(one, other, values):
     def made(rows: range, kind: torch.dtype) -> Columns:
         return Columns({"input": torch.tensor(values[rows.start : rows.stop]).to(kind)})
 
     refused(made(FIRST, one), made(FIRST, other))
     assert task(made(FIRST, one), made(SECOND, other))
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_both_zeros_are_one_number(kind):
+    zeros = torch.tensor(NUMBERS[:COUNT]).clamp(min=0).to(kind)
+    refused({"input": zeros}, {"input": torch.where(zeros == 0, -zeros, zeros)})
 
 
 def test_numbers_are_as_exact_as_they_are_stored():
@@ -132,6 +139,9 @@ NUMBER = datasets.Value
 TYPES = [
     ("whole", NUMBER("int32"), NUMBER("int64")),
     ("whole", NUMBER("int8"), NUMBER("uint8")),
+    ("whole", NUMBER("int64"), NUMBER("float64")),
+    ("whole", NUMBER("float32"), NUMBER("int16")),
+    ("rows", datasets.List(NUMBER("int64")), datasets.List(NUMBER("float32"))),
     ("half", NUMBER("float32"), NUMBER("float64")),
     ("text", NUMBER("string"), NUMBER("large_string")),
     ("rows", datasets.List(NUMBER("int32")), datasets.List(NUMBER("int64"))),
@@ -170,6 +180,14 @@ def test_a_table_of_pandas_is_one_of_the_same_rows():
         assert task(own, table(SECOND))
 
 
+def test_whole_numbers_that_pandas_made_floating_point_are_the_same():
+    """As one is missing, in a row that is no copy."""
+    frame = pd.DataFrame({"a": WHOLE[:COUNT, 0], "b": WHOLE[:COUNT, 1]})
+    gap = pd.concat([frame, pd.DataFrame({"a": [np.nan], "b": [1]})], ignore_index=True)
+    assert gap["a"].dtype == np.float64
+    refused(Hugging.from_pandas(frame), Hugging.from_pandas(gap))
+
+
 def part(whole: Any, rows: Any) -> TorchSubset:
     return TorchSubset(whole, rows)
 
@@ -194,6 +212,39 @@ def test_copies_are_found_in_sequences_of_any_kind():
     refused(made(list), made(torch.tensor))
     refused(made(np.array), made(torch.tensor))
     assert task(made(torch.tensor), made(torch.tensor, SECOND))
+
+
+def test_rows_of_numbers_are_the_same_whatever_they_lie_in():
+    sequences = Ragged({"input": WHOLE[:COUNT].tolist()})
+    tensors = {"input": torch.tensor(WHOLE[:COUNT], dtype=torch.int32)}
+    floats = {"input": torch.tensor(WHOLE[:COUNT], dtype=torch.float32)}
+    lists = Hugging.from_dict({"input": WHOLE[:COUNT].tolist()})
+    for one, other in itertools.permutations([sequences, tensors, floats, lists], 2):
+        refused(one, other)
+    assert task(sequences, {"input": torch.tensor(WHOLE[COUNT:])})
+
+
+def test_sequences_that_python_hashes_alike_are_told_apart():
+    assert hash((-1,)) == hash((-2,))
+    ids = [[row, -1, -1] for row in FIRST], [[row, -2, -1] for row in FIRST]
+    assert task(*(Ragged({"ids": part}) for part in ids))
+
+
+def test_large_splits_are_looked_through_part_by_part(monkeypatch):
+    """288 MiB if they were written out: rows are the same number many times, and told apart by it."""
+    taken = []
+    found = _contents._bytes
+    monkeypatch.setattr(_contents, "_bytes", lambda *told: taken.append(len(rows := found(*told))) or rows)
+
+    def made(rows: range) -> dict[str, torch.Tensor]:
+        return {"input": torch.tensor(list(rows), dtype=torch.float32)[:, None].expand(-1, 3 << 10)}
+
+    count = 24 << 10
+    assert task(made(range(count)), made(range(count, count + 100)))
+    with pytest.raises(InputError, match="hold the same numbers: 100 of 100"):
+        task(made(range(count)), made(range(7, 107)))
+    assert sum(taken) == 2 * (count + 100)
+    assert max(taken) * (3 << 10) * 4 <= 4 << 20
 
 
 def looked_up(keys: list, data: np.ndarray, **more) -> Items:

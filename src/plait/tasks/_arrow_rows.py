@@ -7,10 +7,14 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
+
+#: Arrow's numbers → torch's name of the type; whole ones of any width, and truth values, are `int64`.
+_FLOATS = {16: "float16", 32: "float32", 64: "float64"}
 
 
-def kind_of_arrow(kind: Any) -> tuple[str, int]:
-    """What values an Arrow type has, and in how many bits; all kinds of lists, and of texts, are alike."""
+def kind_of_arrow(kind: Any) -> tuple[str, str]:
+    """How values of an Arrow type are nested (`[]` in each list) and what they are, by torch's name."""
     import pyarrow as pa
 
     if isinstance(kind, pa.BaseExtensionType):
@@ -18,13 +22,15 @@ def kind_of_arrow(kind: Any) -> tuple[str, int]:
     if pa.types.is_dictionary(kind):
         return kind_of_arrow(kind.value_type)
     if _is_list(kind):
-        inner, bits = kind_of_arrow(kind.value_type)
-        return f"[{inner}]", bits
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return ("int" if pa.types.is_integer(kind) else "float"), kind.bit_width
+        inner, held = kind_of_arrow(kind.value_type)
+        return f"[{inner}]", held
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        return "", "int64"
+    if pa.types.is_floating(kind):
+        return "", _FLOATS[kind.bit_width]
     if str(kind).removeprefix("large_").removesuffix("_view") in ("string", "binary"):
-        return ("text" if "string" in str(kind) else "binary"), 0
-    return str(kind), 0
+        return "", "text" if "string" in str(kind) else "binary"
+    return "", str(kind)
 
 
 def is_plain_integer(array: Any) -> bool:
@@ -40,38 +46,49 @@ def _is_list(kind: Any) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
-def row_bytes(array: Any, bits: int = 0) -> list[bytes]:
+def row_bytes(array: Any, to: str | None = None) -> list[bytes]:
     """Each value of an Arrow array as bytes, equal for equal values; lists, of any depth, with their lengths.
-
-    Numbers are their bits, but their texts in an array (or list) where some are missing.
 
     Args:
         array: one of Arrow's, in chunks or whole.
-        bits: of floating-point numbers, whole ones are taken in 64 then; as they are if 0.
+        to: torch's name of the type that numbers are compared in; their own if None.
     """
     import pyarrow as pa
 
     if isinstance(array, pa.ChunkedArray):
-        return [row for chunk in array.chunks for row in row_bytes(chunk, bits)]
+        return [row for chunk in array.chunks for row in row_bytes(chunk, to)]
     if isinstance(array, pa.ExtensionArray):
-        return row_bytes(array.storage, bits)
+        return row_bytes(array.storage, to)
     kind = array.type
-    if array.null_count == 0 and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        return _cut(_in_bits(array.to_numpy(zero_copy_only=False), bits), np.arange(len(array) + 1))
-    if array.null_count == 0 and _is_list(kind):
-        return _lists(array, bits)
+    if _is_number(kind):
+        return _without(_cut(_plain(array, to), np.arange(len(array) + 1)), array)
+    if _is_list(kind):
+        return _without(_lists(array, to), array)
     return [repr(value).encode() for value in array.to_pylist()]
 
 
-def _lists(array: Any, bits: int) -> list[bytes]:
+def _is_number(kind: Any) -> bool:
     import pyarrow as pa
 
-    inner, lengths = array.flatten(), array.value_lengths().to_numpy(zero_copy_only=False)
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+
+
+def _without(rows: list[bytes], array: Any) -> list[bytes]:
+    """Rows, of which missing ones are told apart from all others: no number is a byte long."""
+    if array.null_count:
+        rows = [
+            b"-" if missing else row for row, missing in zip(rows, array.is_null().to_pylist(), strict=True)
+        ]
+    return rows
+
+
+def _lists(array: Any, to: str | None) -> list[bytes]:
+    inner = array.flatten()  # without those of missing lists
+    lengths = array.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
     ends = np.concatenate([[0], np.cumsum(lengths)])
-    plain = pa.types.is_integer(inner.type) or pa.types.is_floating(inner.type)
-    if inner.null_count == 0 and plain:
-        return _cut(_in_bits(inner.to_numpy(zero_copy_only=False), bits), ends)
-    rows = row_bytes(inner, bits)
+    if inner.null_count == 0 and _is_number(inner.type):
+        return _cut(_plain(inner, to), ends)
+    rows = row_bytes(inner, to)
     return [b"%d;" % (stop - start) + b"".join(_told(rows[start:stop])) for start, stop in pairwise(ends)]
 
 
@@ -79,10 +96,23 @@ def _told(rows: Sequence[bytes]) -> list[bytes]:
     return [b"%d:" % len(row) + row for row in rows]
 
 
-def _in_bits(numbers: np.ndarray[Any, Any], bits: int) -> np.ndarray[Any, Any]:
-    if not bits:
-        return numbers
-    return numbers.astype(f"f{bits // 8}" if numbers.dtype.kind == "f" else np.int64)
+def _plain(array: Any, to: str | None) -> np.ndarray[Any, Any]:
+    """Numbers of an array, any for missing ones."""
+    import pyarrow as pa
+
+    held = array.cast(pa.int8()) if pa.types.is_boolean(array.type) else array
+    if held.null_count:
+        held = (held.cast(pa.float32()) if pa.types.is_float16(held.type) else held).fill_null(0)
+    numbers = held.to_numpy(zero_copy_only=False)
+    return in_type(torch.from_numpy(np.array(numbers)), to or kind_of_arrow(array.type)[1])
+
+
+def in_type(numbers: torch.Tensor, to: str) -> np.ndarray[Any, Any]:
+    """Numbers of a type, with one zero: equal ones have equal bits."""
+    held = numbers.to(getattr(torch, to))
+    if held.is_floating_point():
+        held = held + 0.0
+    return (held.view(torch.int16) if held.dtype == torch.bfloat16 else held).contiguous().numpy()
 
 
 def _cut(numbers: np.ndarray[Any, Any], ends: np.ndarray[Any, Any]) -> list[bytes]:

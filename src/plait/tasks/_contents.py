@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,19 +14,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Subset as TorchSubset
 
-from plait.tasks._arrow_rows import is_plain_integer, kind_of_arrow, row_bytes
+from plait.tasks._arrow_rows import in_type, is_plain_integer, kind_of_arrow, row_bytes
 from plait.tasks._examples import Columns, Examples, Items, Ragged
 from plait.tasks._subset import table_of
 
 _Numbers = NDArray[np.uint64]
-_BLOCK = 4096
+#: Bytes, about, that are looked at at a time.
+_BLOCK = 4 << 20
 #: 2^64 over the golden ratio: multiplied by it, numbers near each other are far apart.
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 #: What columns are called that number or name examples, and pandas' index.
 _ID = re.compile(
     r"(.*[\W_])?(id|idx|index|key|uid|uuid|guid)|__index_level_\d+__|unnamed: \d+", re.IGNORECASE
 )
-_FLOATS = {16: torch.float16, 32: torch.float32, 64: torch.float64}
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+#: Examples, and numbers of each, that `parts` looks at.
+_SOME, _PARTS = 256, 4096
 
 
 class Contents:
@@ -33,7 +37,7 @@ class Contents:
 
     Args:
         examples: of the split.
-        label: the column that is no part of what a model gets.
+        label: the column of what models should answer; no part of what they get.
     """
 
     def __init__(self, examples: Examples, label: str | None) -> None:
@@ -53,11 +57,12 @@ class Contents:
                 rows = own if rows is None else own[rows]
         #: What columns lie in, and the split's rows there; all if None.
         self.data, self.rows = data, rows
-        held = _columns(data, table)
-        #: Name → tensor, Arrow array or sequences of what models get, all rows.
-        self.inputs = {name: column for name, column in held.items() if name != label}
-        self._numbers: dict[tuple[str, int], _Numbers] = {}
-        self._counted: dict[tuple[tuple[str, int], ...], tuple[_Numbers, NDArray[np.int64]]] = {}
+        #: Name → tensor, Arrow array or sequences, all rows.
+        self.columns = _columns(data, table)
+        #: Those that models get.
+        self.inputs = {name: column for name, column in self.columns.items() if name != label}
+        self._numbers: dict[tuple[str, str], _Numbers] = {}
+        self._counted: dict[tuple[tuple[str, str], ...], tuple[_Numbers, NDArray[np.int64]]] = {}
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -70,68 +75,73 @@ class Contents:
 
     def may_be_key(self, name: str) -> bool:
         """Whether a column holds a whole number or a text for each example, which may stand for others."""
-        column = self.inputs[name]
-        if isinstance(column, Tensor):
-            return column.dim() == 1 and kind_of(column)[0].startswith("int")
-        return is_arrow(column) and kind_of(column)[0] in ("int", "text")
+        return kind_of(self.inputs[name]) in (("", "int64"), ("", "text"))
 
-    def apart(self, names: Sequence[str], bits: Mapping[str, int]) -> bool:
+    def apart(self, names: Sequence[str], types: Mapping[str, str]) -> bool:
         """Whether some columns tell at least half of the examples from each other."""
-        return bool(names) and 2 * len(self.counted(names, bits)[0]) >= len(self)
+        return bool(names) and 2 * len(self.counted(names, types)[0]) >= len(self)
 
     def counted(
-        self, names: Sequence[str], bits: Mapping[str, int] | None = None
+        self, names: Sequence[str], types: Mapping[str, str] | None = None
     ) -> tuple[_Numbers, NDArray[np.int64]]:
         """Each of `numbers` once, in order, and for how many examples it stands."""
-        key = tuple((name, (bits or {}).get(name, 0)) for name in names)
+        key = tuple((name, self._type(name, types)) for name in names)
         if key not in self._counted:
-            self._counted[key] = np.unique(self.numbers(names, bits), return_counts=True)
+            self._counted[key] = np.unique(self.numbers(names, types), return_counts=True)
         return self._counted[key]
 
-    def numbers(self, names: Sequence[str], bits: Mapping[str, int] | None = None) -> _Numbers:
+    def numbers(self, names: Sequence[str], types: Mapping[str, str] | None = None) -> _Numbers:
         """A number for each example, the same for the same values of some columns.
 
         Args:
             names: of the columns.
-            bits: name → bits of floating-point numbers; whole ones are taken in 64 then. As they are if 0.
+            types: name → torch's name of the type that numbers are taken in; their own where it is not said.
         """
         found = np.zeros(len(self), np.uint64)
         for name in names:
-            found = (found ^ self._of(name, (bits or {}).get(name, 0))) * _ODD
+            found = (found ^ self._of(name, self._type(name, types))) * _ODD
             found ^= found >> np.uint64(29)
         return found
 
-    def _of(self, name: str, bits: int) -> _Numbers:
-        if (name, bits) not in self._numbers:
-            found = _whole_numbers(self.inputs[name])
+    def _type(self, name: str, types: Mapping[str, str] | None) -> str:
+        return (types or {}).get(name) or kind_of(self.columns[name])[1]
+
+    def _of(self, name: str, to: str) -> _Numbers:
+        if (name, to) not in self._numbers:
+            found = _whole_numbers(self.columns[name]) if to == "int64" else None
             if found is None:
-                found = self._hashed(self.inputs[name], bits)
+                found = self._hashed(self.columns[name], to)
             elif self.rows is not None:
                 found = found[self.rows]
-            self._numbers[name, bits] = found.view(np.uint64)
-        return self._numbers[name, bits]
+            self._numbers[name, to] = found.view(np.uint64)
+        return self._numbers[name, to]
 
-    def _hashed(self, column: Any, bits: int) -> NDArray[np.int64]:
-        """In parts, as bytes of rows are Python's: hashes of them are as good, and fast."""
+    def _hashed(self, column: Any, to: str) -> NDArray[np.int64]:
+        """In parts, so that little is held; hashes of rows' bytes are Python's: as good, and fast."""
         found = np.empty(len(self), np.int64)
-        for start in range(0, len(self), _BLOCK):
-            stop = min(start + _BLOCK, len(self))
-            rows = np.arange(start, stop) if self.rows is None else self.rows[start:stop]
-            found[start:stop] = _hashes(column, rows, bits)
+        size = column[:1].numel() * 8 if isinstance(column, Tensor) else 1 << 10
+        block = max(_BLOCK // max(size, 1), 1)
+        for start in range(0, len(self), block):
+            stop = min(start + block, len(self))
+            found[start:stop] = list(map(hash, _bytes(column, self._rows(start, stop), to)))
         return found
 
-    def size(self, names: Sequence[str]) -> int:
-        """Bytes of some columns; sequences are taken for what their first ones are."""
-        total = 0
-        for name in names:
-            column = self.inputs[name]
-            if isinstance(column, Tensor):
-                total += len(self) * column.element_size() * int(np.prod(column.shape[1:]))
-            elif is_arrow(column):
-                total += len(self) * column.nbytes // max(len(column), 1)
-            else:
-                total += len(self) * 8 * max((len(sequence) for sequence in column[:64]), default=0)
-        return total
+    def _rows(self, start: int, stop: int) -> slice | NDArray[np.int64]:
+        return slice(start, stop) if self.rows is None else self.rows[start:stop]
+
+    def parts(self, name: str, to: str) -> NDArray[Any]:
+        """Numbers of some examples: `(examples, numbers)`; they stand for the words of texts."""
+        some = np.unique(np.linspace(0, len(self) - 1, min(len(self), _SOME)).astype(np.int64))
+        rows, column = some if self.rows is None else self.rows[some], self.columns[name]
+        if isinstance(column, Tensor):
+            table = column.detach()[torch.from_numpy(rows)].cpu().reshape(len(rows), -1)
+            chosen = np.unique(np.linspace(0, max(table.shape[1] - 1, 0), _PARTS).astype(np.int64))
+            return in_type(table[:, torch.from_numpy(chosen)], to) if table.shape[1] else table.numpy()
+        values = column.take(rows).to_pylist() if is_arrow(column) else [_listed(column[row]) for row in rows]
+        leaves = [list(itertools.islice(_leaves(value), _PARTS)) for value in values]
+        codes: dict[Any, int] = {}
+        filled = itertools.zip_longest(*leaves, fillvalue=None)  # by place
+        return np.array([[codes.setdefault(leaf, len(codes)) for leaf in place] for place in filled]).T
 
 
 def _is_hugging(data: Any) -> bool:
@@ -158,22 +168,33 @@ def is_arrow(column: Any) -> bool:
     return hasattr(column, "chunks")
 
 
-def kind_of(column: Any) -> tuple[str, int]:
-    """What values a column has, and in how many bits: `int`, `float` and `text` stand for all widths."""
+def kind_of(column: Any) -> tuple[str, str]:
+    """The shape of a column's values, and torch's name of the type that tells them apart.
+
+    Rows of numbers are `[]`, however many, in whatever they lie. Whole numbers and truth values are `int64`.
+    """
     if is_arrow(column):
         return kind_of_arrow(column.type)
     if not isinstance(column, Tensor):
-        return "sequences", 0
-    shape, bits = tuple(column.shape[1:]), column.element_size() * 8
-    if column.is_floating_point() and column.dtype == _FLOATS.get(bits):
-        return f"float{shape}", bits
-    whole = not column.is_floating_point() and not column.is_complex() and column.dtype != torch.bool
-    return (f"int{shape}" if whole else f"{column.dtype}{shape}"), bits
+        return "[]", "int64"
+    inner = tuple(column.shape[1:])
+    shape = ("", "[]")[len(inner)] if len(inner) < 2 else str(inner)
+    if column.is_complex() or (column.is_floating_point() and column.dtype not in _FLOATS):
+        return shape, str(column.dtype)
+    return shape, str(column.dtype).removeprefix("torch.") if column.is_floating_point() else "int64"
 
 
-def stored(column: Any) -> Any:
-    """The type that values of a column are stored in; None for sequences."""
-    return column.type if is_arrow(column) else getattr(column, "dtype", None)
+def common(one: str, other: str) -> str | None:
+    """The type that numbers of two are compared in, which is what copies were stored in last: the coarser.
+
+    None where they are not to be compared.
+    """
+    if one == other:
+        return one
+    width = {"int64": 99, "float64": 64, "float32": 32, "float16": 16, "bfloat16": 16}
+    if not {one, other} <= width.keys():
+        return None
+    return "float32" if width[one] == width[other] else min(one, other, key=width.__getitem__)
 
 
 def _whole_numbers(column: Any) -> NDArray[np.int64] | None:
@@ -181,25 +202,45 @@ def _whole_numbers(column: Any) -> NDArray[np.int64] | None:
     if is_arrow(column):
         held = column.to_numpy() if is_plain_integer(column) else None
     else:
-        held = column.cpu().numpy() if isinstance(column, Tensor) and kind_of(column)[0] == "int()" else None
+        held = (
+            column.cpu().numpy() if isinstance(column, Tensor) and kind_of(column) == ("", "int64") else None
+        )
     return None if held is None else held.astype(np.int64, copy=False)
 
 
-def _hashes(column: Any, rows: NDArray[np.int64], bits: int) -> list[int]:
+def _bytes(column: Any, rows: slice | NDArray[np.int64], to: str) -> list[Any]:
+    """The same bytes (or texts) for the same rows."""
     if is_arrow(column):
-        held = column.take(rows)
-        if kind_of(column)[0] == "text":
-            return list(map(hash, held.to_pylist()))
-        return list(map(hash, row_bytes(held, bits)))
+        held = column[rows] if isinstance(rows, slice) else column.take(rows)
+        return held.to_pylist() if to == "text" else row_bytes(held, to)
     if not isinstance(column, Tensor):
-        return [hash(tuple(_plain(column[row]))) for row in rows.tolist()]
-    table = column.detach()[torch.from_numpy(rows)].cpu().reshape(len(rows), -1).contiguous()
-    if bits:
-        table = table.to(_FLOATS[bits] if table.is_floating_point() else torch.int64)
-    plain = table.view(torch.uint8).numpy() if table.shape[1] else np.zeros((len(rows), 1), np.uint8)
-    return list(map(hash, plain.view(f"V{plain.shape[1]}").ravel().tolist()))
+        numbers = range(*rows.indices(len(column))) if isinstance(rows, slice) else rows.tolist()
+        held = [_whole(_listed(column[row])) for row in numbers]
+        return [(row if to == "int64" else in_type(torch.from_numpy(row), to)).tobytes() for row in held]
+    table = column.detach()[rows if isinstance(rows, slice) else torch.from_numpy(rows)].cpu()
+    table = table.reshape(len(table), -1)
+    numbers = table.contiguous().numpy() if to.startswith("torch.complex") else in_type(table, to)
+    if not numbers.shape[1]:
+        return [b""] * len(table)
+    return numbers.view(f"V{numbers.shape[1] * numbers.itemsize}").ravel().tolist()
 
 
-def _plain(sequence: Any) -> Any:
-    """Numbers of an array or tensor, which are the same object for no two of them."""
+def _whole(sequence: list[Any]) -> Any:
+    """Numbers as `Ragged` gives them to models."""
+    return np.array(sequence).astype(np.int64)
+
+
+def _listed(sequence: Any) -> Any:
+    """Whole numbers of a list, an array or a tensor."""
     return sequence.tolist() if hasattr(sequence, "tolist") else sequence
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Words of a text and numbers of a list, of any depth."""
+    if isinstance(value, str):
+        yield from value.split()
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _leaves(part)
+    else:
+        yield repr(value)

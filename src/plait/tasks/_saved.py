@@ -51,10 +51,12 @@ def _heads(network: nn.Module, folder: Path) -> list[tuple[Path, nn.Module]]:
 
 def file_name(name: str) -> str:
     """A name as the beginning of a file's: quoted, and cut, with a digest, where it would be too long."""
-    own = quote(name, safe=" ")
+    own = quote(
+        name, safe=" ", errors="surrogatepass"
+    )  # half a character, as old files have it, is a name too
     if len(own) <= _LONGEST:
         return own
-    digest = blake2b(name.encode(), digest_size=16).hexdigest()
+    digest = blake2b(name.encode(errors="surrogatepass"), digest_size=16).hexdigest()
     return f"{own[: _LONGEST - len(digest) - 1]}={digest}"  # no quoted name has this character
 
 
@@ -66,5 +68,8 @@ def folder_name(name: str) -> str:
 
 def head_folders(folder: Path, task: str) -> list[Path]:
     """Where a task's head may be in a folder of several: under its name as it is saved, or as it is."""
-    plain = Path(task).name == task and len(os.fsencode(task)) <= _LONGEST
+    try:
+        plain = Path(task).name == task and len(os.fsencode(task)) <= _LONGEST
+    except UnicodeEncodeError:  # half a character, which no system has in a file's name
+        plain = False
     return list(dict.fromkeys([folder / folder_name(task), *([folder / task] if plain else [])]))

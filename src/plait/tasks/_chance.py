@@ -1,0 +1,117 @@
+"""Whether two splits drawn from one population would have as many examples in common.
+
+Chance is the larger of two estimates of how much of one split is in the other (as long as that is), each from
+what lies *within* a split, which a copy from one to the other leaves as it is, and of the two splits the one
+that has less, as a training set may hold rows many times on purpose:
+
+- by rows that are there several times: Good's coverage of a sample of m, 1 − f₁/m, put forward to the other's
+  length n as Chao and Jost do (2012, "Coverage-based rarefaction and extrapolation", Ecology 93). With f₁ and
+  f₂ the numbers of rows that are there once and twice, C(n) = 1 − f₁/m · A^(n−m), where A is
+  (m−1)f₁ / ((m−1)f₁ + 2f₂), or (m−1)(f₁−1) / ((m−1)(f₁−1) + 2) if f₂ = 0;
+- by columns, for data too few to show that: as if they were independent, two rows are alike with p = ∏ p_c,
+  p_c the share of pairs that are alike in c, and a row is among n others with 1 − (1 − p)^n.
+
+Counts that estimates are made of are taken two standard errors larger than they are.
+Labels of rows whose inputs are in both splits are held against what labels drawn anew would do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plait.tasks._contents import Contents
+
+#: How rarely chance may have splits refused that are drawn as they should be.
+_LEVEL = 0.01
+
+
+def by_chance(
+    found: int, small: Contents, large: Contents, names: Sequence[str], types: Mapping[str, str]
+) -> bool:
+    """Whether chance explains that `found` rows of the smaller split are in the larger.
+
+    By Chernoff's bound: of m rows, each there with q, a share s > q is with exp(−m · KL(s ‖ q)) at most.
+    """
+    q = max(_by_repeats(small, large, names, types), _by_columns(small, large, names, types))
+    share = found / len(small)
+    if share <= q:
+        return True
+    divergence = share * math.log(share / q) if q else math.inf
+    if share < 1:
+        divergence += (1 - share) * math.log((1 - share) / (1 - q))
+    return len(small) * divergence < -math.log(_LEVEL)
+
+
+def _by_repeats(small: Contents, large: Contents, names: Sequence[str], types: Mapping[str, str]) -> float:
+    one, other = (_once(each.counted(names, types)[1]) for each in (small, large))
+    return min(coverage(each, int(other.sum())) for each in (one, other))
+
+
+def _once(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A split that was repeated as a whole says as much as it did before."""
+    return counts // np.gcd.reduce(counts)
+
+
+def coverage(counts: NDArray[np.int64], size: int) -> float:
+    """How likely a new row is among `size` ones, at most: by how often each of some rows is there."""
+    rows, once, twice = int(counts.sum()), int((counts == 1).sum()), float(_at_most((counts == 2).sum()))
+    if not once:
+        return 1.0
+    slope, pairs = ((rows - 1) * once, twice) if twice else ((rows - 1) * (once - 1), 1.0)
+    return 1 - once / rows * (slope / (slope + 2 * pairs)) ** max(size - rows, 0)
+
+
+def _by_columns(small: Contents, large: Contents, names: Sequence[str], types: Mapping[str, str]) -> float:
+    alike = min(
+        math.prod(pairs_alike(each.parts(name, types[name])) for name in names) for each in (small, large)
+    )
+    return 1.0 if alike >= 1 else -math.expm1(len(large) * math.log1p(-alike))
+
+
+def pairs_alike(table: NDArray[np.generic]) -> float:
+    """The share of pairs of rows that are alike, at most, if columns are independent.
+
+    Half a pair more is taken to be there, as none among a few does not say that there can't be one.
+    """
+    rows = len(table)
+    if rows < 2 or not table.shape[1]:
+        return 1.0
+    held = np.sort(table, axis=0)
+    place = np.arange(rows)[:, None]
+    new = np.concatenate([np.ones((1, held.shape[1]), bool), held[1:] != held[:-1]])
+    first = np.maximum.accumulate(np.where(new, place, 0), axis=0)  # of a run of equal ones
+    share = (_at_most((place - first).sum(axis=0)) + 0.5) / (rows * (rows - 1) / 2)
+    return float(np.minimum(share, 1).prod())
+
+
+def _at_most(counts: Any) -> Any:
+    """Counts, with two standard errors of what is counted as it happens."""
+    return counts + 2 * np.sqrt(counts)
+
+
+def labels_by_chance(
+    small: Contents, large: Contents, inputs: Sequence[str], label: str, types: Mapping[str, str]
+) -> bool:
+    """Whether labels of rows whose inputs are in both splits differ more than half as often as drawn ones.
+
+    A grid or a truth table that is measured twice has the same inputs, and outcomes of its own.
+    """
+    rows, answers = small.numbers(inputs, types), small.numbers([label], types)
+    _, first = np.unique(large.numbers([*inputs, label], types), return_index=True)
+    known, other_answers = large.numbers(inputs, types)[first], large.numbers([label], types)[first]
+    values, counts = np.unique(answers, return_counts=True)
+    often = np.where(np.isin(other_answers, values), counts[_at(values, other_answers)] / len(rows), 0)
+    places, which = np.unique(known, return_inverse=True)
+    agree = np.bincount(which, often)[_at(places, rows)]  # that a drawn label is one of the other's here
+    alike = np.isin(rows, known)
+    same = np.isin(small.numbers([*inputs, label], types), large.numbers([*inputs, label], types))
+    return float((alike & ~same).sum()) > float((1 - agree)[alike].sum()) / 2
+
+
+def _at(values: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.int64]:
+    return np.minimum(np.searchsorted(values, wanted), len(values) - 1)
