@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from plait.errors import InputError
 from plait.tasks import Columns, SquaredError, Task
-from plait.tasks._chance import coverage, pairs_alike
+from plait.tasks._chance import coverage, share_alike
 from plait.tasks._leaks import leaks
 
 
@@ -33,13 +33,14 @@ def share_refused(make, times: int = 100) -> float:
 
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=3, max_size=3), min_size=2, max_size=9))
-def test_pairs_alike_are_counted_in_each_column(rows):
-    table, expected = np.array(rows), 1.0
-    pairs = list(itertools.combinations(range(len(rows)), 2))
-    for column in range(3):
-        alike = sum(rows[i][column] == rows[j][column] for i, j in pairs)
-        expected *= min(1.0, (alike + 2 * math.sqrt(alike) + 0.5) / len(pairs))
-    assert pairs_alike(table) == pytest.approx(expected)
+def test_rows_alike_are_counted_in_each_column(rows):
+    for row, found in zip(rows, share_alike(np.array(rows)), strict=True):
+        expected = 1.0
+        for column in range(3):
+            alike = sum(other[column] == row[column] for other in rows) - 1
+            share = (alike + 2 * math.sqrt(alike) + 1 / len(rows)) / (len(rows) - 1)
+            expected *= min(1.0, share)
+        assert found == pytest.approx(expected)
 
 
 def test_coverage_is_goods_at_the_samples_own_size_and_grows_with_it():
@@ -84,6 +85,13 @@ def test_pictures_of_which_there_are_few_are_not_refused(kinds, rows, test_rows)
         lambda random, test=False: split(pictures[random.integers(0, kinds, test_rows if test else rows)])
     )
     assert share <= 0.05
+
+
+def test_one_value_that_half_of_the_examples_have_hides_no_copies_of_others():
+    numbers = np.where(np.arange(100) % 2, 0, np.random.default_rng(4).normal(size=100))
+    for width in (1, 8):
+        rows = np.tile(numbers[:, None], width)
+        assert refused(split(rows), split(rows[20:80]))
 
 
 def test_one_value_that_most_examples_have_is_no_copy_of_any():

@@ -86,8 +86,11 @@ def _lists(array: Any, to: str | None) -> list[bytes]:
     inner = array.flatten()  # without those of missing lists
     lengths = array.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
     ends = np.concatenate([[0], np.cumsum(lengths)])
-    if inner.null_count == 0 and _is_number(inner.type):
-        return _cut(_plain(inner, to), ends)
+    if _is_number(inner.type):
+        rows, missing = _cut(_plain(inner, to), ends), np.flatnonzero(inner.is_null())
+        for row in np.unique(np.searchsorted(ends, missing, side="right") - 1):
+            rows[row] = b"-" + repr(inner[ends[row] : ends[row + 1]].to_pylist()).encode()
+        return rows
     rows = row_bytes(inner, to)
     return [b"%d;" % (stop - start) + b"".join(_told(rows[start:stop])) for start, stop in pairwise(ends)]
 
@@ -109,10 +112,13 @@ def _plain(array: Any, to: str | None) -> np.ndarray[Any, Any]:
 
 def in_type(numbers: torch.Tensor, to: str) -> np.ndarray[Any, Any]:
     """Numbers of a type, with one zero: equal ones have equal bits."""
-    held = numbers.to(getattr(torch, to))
-    if held.is_floating_point():
+    held = numbers.to(getattr(torch, to.removeprefix("torch.")))
+    if not held.is_floating_point():
+        return held.contiguous().numpy()
+    if held.element_size() > 1:
         held = held + 0.0
-    return (held.view(torch.int16) if held.dtype == torch.bfloat16 else held).contiguous().numpy()
+    bits = {torch.bfloat16: torch.int16} if held.element_size() > 1 else {held.dtype: torch.uint8}
+    return held.contiguous().view(bits.get(held.dtype, held.dtype)).numpy()
 
 
 def _cut(numbers: np.ndarray[Any, Any], ends: np.ndarray[Any, Any]) -> list[bytes]:

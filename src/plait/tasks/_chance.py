@@ -8,8 +8,8 @@ that has less, as a training set may hold rows many times on purpose:
   length n as Chao and Jost do (2012, "Coverage-based rarefaction and extrapolation", Ecology 93). With f₁ and
   f₂ the numbers of rows that are there once and twice, C(n) = 1 − f₁/m · A^(n−m), where A is
   (m−1)f₁ / ((m−1)f₁ + 2f₂), or (m−1)(f₁−1) / ((m−1)(f₁−1) + 2) if f₂ = 0;
-- by columns, for data too few to show that: as if they were independent, two rows are alike with p = ∏ p_c,
-  p_c the share of pairs that are alike in c, and a row is among n others with 1 − (1 − p)^n.
+- by columns, for data too few to show that: as if they were independent, another row is like this with
+  p = ∏ p_c, p_c the share of rows that are like it in c, and it is among n others with 1 − (1 − p)^n.
 
 Counts that estimates are made of are taken two standard errors larger than they are.
 Labels of rows whose inputs are in both splits are held against what labels drawn anew would do.
@@ -67,26 +67,28 @@ def coverage(counts: NDArray[np.int64], size: int) -> float:
 
 
 def _by_columns(small: Contents, large: Contents, names: Sequence[str], types: Mapping[str, str]) -> float:
-    alike = min(
-        math.prod(pairs_alike(each.parts(name, types[name])) for name in names) for each in (small, large)
-    )
-    return 1.0 if alike >= 1 else -math.expm1(len(large) * math.log1p(-alike))
+    found = []
+    for each in (small, large):
+        alike = np.prod([share_alike(each.parts(name, types[name])) for name in names], axis=0)
+        found.append(float((1 - (1 - alike) ** len(large)).mean()))
+    return min(found)
 
 
-def pairs_alike(table: NDArray[np.generic]) -> float:
-    """The share of pairs of rows that are alike, at most, if columns are independent.
+def share_alike(table: NDArray[np.generic]) -> NDArray[np.float64]:
+    """For each row the share of others that are like it, at most, if columns are independent.
 
     Half a pair more is taken to be there, as none among a few does not say that there can't be one.
     """
     rows = len(table)
     if rows < 2 or not table.shape[1]:
-        return 1.0
-    held = np.sort(table, axis=0)
-    place = np.arange(rows)[:, None]
-    new = np.concatenate([np.ones((1, held.shape[1]), bool), held[1:] != held[:-1]])
-    first = np.maximum.accumulate(np.where(new, place, 0), axis=0)  # of a run of equal ones
-    share = (_at_most((place - first).sum(axis=0)) + 0.5) / (rows * (rows - 1) / 2)
-    return float(np.minimum(share, 1).prod())
+        return np.ones(rows)
+    order = np.argsort(table, axis=0, kind="stable")
+    held = np.take_along_axis(table, order, axis=0)
+    run = np.cumsum(np.concatenate([np.zeros((1, held.shape[1]), int), held[1:] != held[:-1]]), axis=0)
+    run += rows * np.arange(held.shape[1])  # runs of equal ones, numbered through all columns
+    others = np.empty(held.shape)
+    np.put_along_axis(others, order, np.bincount(run.ravel())[run] - 1.0, axis=0)
+    return np.minimum((_at_most(others) + 1 / rows) / (rows - 1), 1).prod(axis=1)
 
 
 def _at_most(counts: Any) -> Any:

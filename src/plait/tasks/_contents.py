@@ -141,7 +141,8 @@ class Contents:
         leaves = [list(itertools.islice(_leaves(value), _PARTS)) for value in values]
         codes: dict[Any, int] = {}
         filled = itertools.zip_longest(*leaves, fillvalue=None)  # by place
-        return np.array([[codes.setdefault(leaf, len(codes)) for leaf in place] for place in filled]).T
+        found = [[codes.setdefault(leaf, len(codes)) for leaf in place] for place in filled]
+        return np.array(found, dtype=np.int64).reshape(-1, len(rows)).T
 
 
 def _is_hugging(data: Any) -> bool:
@@ -212,22 +213,25 @@ def _bytes(column: Any, rows: slice | NDArray[np.int64], to: str) -> list[Any]:
     """The same bytes (or texts) for the same rows."""
     if is_arrow(column):
         held = column[rows] if isinstance(rows, slice) else column.take(rows)
-        return held.to_pylist() if to == "text" else row_bytes(held, to)
+        return held.to_pylist() if kind_of(column) == ("", "text") else row_bytes(held, to)
     if not isinstance(column, Tensor):
         numbers = range(*rows.indices(len(column))) if isinstance(rows, slice) else rows.tolist()
-        held = [_whole(_listed(column[row])) for row in numbers]
-        return [(row if to == "int64" else in_type(torch.from_numpy(row), to)).tobytes() for row in held]
+        return [_sequence(_listed(column[row]), to) for row in numbers]
     table = column.detach()[rows if isinstance(rows, slice) else torch.from_numpy(rows)].cpu()
     table = table.reshape(len(table), -1)
-    numbers = table.contiguous().numpy() if to.startswith("torch.complex") else in_type(table, to)
+    numbers = in_type(table, to)
     if not numbers.shape[1]:
         return [b""] * len(table)
     return numbers.view(f"V{numbers.shape[1] * numbers.itemsize}").ravel().tolist()
 
 
-def _whole(sequence: list[Any]) -> Any:
-    """Numbers as `Ragged` gives them to models."""
-    return np.array(sequence).astype(np.int64)
+def _sequence(sequence: Any, to: str) -> bytes:
+    """Whole numbers, as `Ragged` gives them to models."""
+    try:
+        held = np.array(sequence).astype(np.int64)
+    except (ValueError, TypeError, OverflowError):  # no numbers, as is told when a batch is made of them
+        return repr(sequence).encode()
+    return (held if to == "int64" else in_type(torch.from_numpy(held), to)).tobytes()
 
 
 def _listed(sequence: Any) -> Any:
