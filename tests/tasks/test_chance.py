@@ -45,10 +45,11 @@ def test_rows_alike_are_counted_in_each_column(rows):
 
 def test_coverage_is_goods_at_the_samples_own_size_and_grows_with_it():
     counts = np.array([1] * 60 + [2] * 20)
-    assert coverage(counts, 100) == pytest.approx(1 - 60 / 100)
+    unseen = (60 - 2 * math.sqrt(100 * 0.6 * 0.4)) / 100
+    assert coverage(counts, 100) == pytest.approx(1 - unseen)
     further = coverage(counts, 130)
     pairs = 20 + 2 * math.sqrt(20)
-    assert further == pytest.approx(1 - 0.6 * (99 * 60 / (99 * 60 + 2 * pairs)) ** 30)
+    assert further == pytest.approx(1 - unseen * (99 * 60 / (99 * 60 + 2 * pairs)) ** 30)
     assert coverage(np.ones(10, np.int64), 12) == pytest.approx(1 - (9 * 9 / (9 * 9 + 2)) ** 2)
     assert coverage(np.array([2, 3, 2]), 7) == 1
 

@@ -11,7 +11,7 @@ that has less, as a training set may hold rows many times on purpose:
 - by columns, for data too few to show that: as if they were independent, another row is like this with
   p = ∏ p_c, p_c the share of rows that are like it in c, and it is among n others with 1 − (1 − p)^n.
 
-Counts that estimates are made of are taken two standard errors larger than they are.
+Counts that estimates are made of are taken two standard errors off, so that chance is the larger.
 Labels of rows whose inputs are in both splits are held against what labels drawn anew would do.
 """
 
@@ -63,7 +63,8 @@ def coverage(counts: NDArray[np.int64], size: int) -> float:
     if not once:
         return 1.0
     slope, pairs = ((rows - 1) * once, twice) if twice else ((rows - 1) * (once - 1), 1.0)
-    return 1 - once / rows * (slope / (slope + 2 * pairs)) ** max(size - rows, 0)
+    unseen = max(once / rows - 2 * math.sqrt(once * (rows - once) / rows) / rows, 0)
+    return 1 - unseen * (slope / (slope + 2 * pairs)) ** max(size - rows, 0)
 
 
 def _by_columns(small: Contents, large: Contents, names: Sequence[str], types: Mapping[str, str]) -> float:
