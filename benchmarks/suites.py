@@ -47,7 +47,7 @@ TUNING = {
     "glyphs": Tuning(steps=600, batch_size=32, lr=1e-3),
     "bytes": Tuning(steps=200, batch_size=16, lr=1e-3),
     "smollm2": Tuning(steps=20, batch_size=4, lr=2e-4, rows=12),
-    "scripts": Tuning(steps=220, batch_size=32, lr=1e-3),
+    "scripts": Tuning(steps=700, batch_size=32, lr=3e-3),
     "text": Tuning(steps=200, batch_size=16, lr=2e-4, probed=True),
 }
 
