@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plait.report._palette import MEMBERS, kind
-from plait.report._results import Results
+from plait.report._results import Results, Trial
 from plait.report._score_tables import noted
 from plait.report._shapes import Bars, Dot, Dots, Figure, Heat, Line, Lines, Series
 from plait.report._shares import averages, seed_averages, shares
 from plait.report._table import digits
-from plait.report._tables import by_way
+from plait.report._tables import by_way, without_number
 from plait.tasks import marked
 
 #: Points of a curve that are drawn; more can't be told apart.
@@ -48,7 +48,8 @@ def _averages(results: Results) -> Figure:
         series.append(Series(str(results.reference) if colour == "reference" else colour, colour, dots))
     unit = marked("mean share of the experts' scores, %", bool(results.semi_synthetic))
     rings = ["Rings: each seed."] if len(seeds) > 1 else []
-    notes = ["Points: mean over tasks and seeds; bars: 95 % interval over test examples.", *rings]
+    bars = f"bars: 95 % interval over {results.split} examples"
+    notes = [f"Points: mean over tasks and seeds; {bars}.", *rings]
     told = [f"{m} {digits(value[m], 1)} %" for m in order]
     told = told if len(told) <= _TOLD else [*told[: _TOLD - 1], "…", told[-1]]
     seen = f"From best to worst: {', '.join(told)}."
@@ -164,11 +165,19 @@ def _tuning(results: Results) -> list[Figure]:
         ranges = {way: _range([t.value for t in of]) for (way, _), of in by_way(trials).items()}
         widest = max(ranges, key=lambda way: ranges[way])
         seen = f"{widest} depends most on its setting: its scores spread over {digits(ranges[widest], 3)}."
-        unit = marked(f"validation score: {metric}", bool(results.semi_synthetic))
+        unit = marked(f"{results.tuned_on} score: {metric}", bool(results.semi_synthetic))
         name = "tuning" if place == 0 else f"tuning_{place + 1}"
         title = "Every setting tried, and the one chosen"
-        found.append(Figure(name, title, seen, Dots(rows, series, unit), noted(results)))
+        notes = [*_not_drawn(trials), *noted(results)]
+        found.append(Figure(name, title, seen, Dots(rows, series, unit), notes))
     return found
+
+
+def _not_drawn(trials: Sequence[Trial]) -> list[str]:
+    """Settings that have no place on an axis."""
+    broken = without_number(trials)
+    told = "; ".join(dict.fromkeys(f"{trial.way}: {trial.told}" for trial in broken))
+    return [f"Not drawn, as the score is NaN or infinite: {told}."] if broken else []
 
 
 def _range(values: Sequence[float]) -> float:

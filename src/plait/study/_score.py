@@ -1,4 +1,4 @@
-"""Steps that measure: what every test example adds to the metric, and what a model says of a few."""
+"""Steps that measure: what every example adds to the metric, and what a model says of a few."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ NUMBERS, SAID = "numbers.npz", "said.json"
 
 
 def shown(study: Study, task: Task) -> list[int]:
-    """The test examples that a report shows: evenly spread."""
-    if not study.pictures or "test" not in task.splits or not isinstance(task.loss, CrossEntropy):
+    """The examples that a report shows: evenly spread."""
+    if not study.pictures or not isinstance(task.loss, CrossEntropy):
         return []
-    return np.unique(np.linspace(0, len(task.split("test")) - 1, study.pictures).astype(int)).tolist()
+    return np.unique(np.linspace(0, len(task.split(study.split)) - 1, study.pictures).astype(int)).tolist()
 
 
 def experts(at: At, folder: Path) -> None:
@@ -48,7 +48,7 @@ def _measured(at: At, folder: Path, network: Callable[[Task], nn.Module]) -> Non
         added, broken = measure(model, task, at.study.split)
         numbers[task.name], numbers[f"{task.name} nan"] = added, np.array(broken)
         rows = shown(at.study, task)
-        words[task.name] = said(model, task, rows) if rows else []
+        words[task.name] = said(model, task, rows, at.study.split) if rows else []
     np.savez(folder / NUMBERS, **numbers)  # pyright: ignore[reportArgumentType]
     (folder / SAID).write_text(json.dumps(words) + "\n", encoding="utf-8")
 

@@ -34,7 +34,7 @@ class Study:
         bootstrap: draws of an interval.
         reference: the way that the others are tested against.
         expected: pairs of rows of the report, of which the first should be better.
-        pictures: test pictures of each task in the report; 0 for none.
+        pictures: pictures of each task in the report; 0 for none.
         about: a sentence for the report.
         file: that it was read from, if it was.
     """
