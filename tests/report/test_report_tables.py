@@ -351,7 +351,6 @@ def test_the_split_that_was_scored_is_told_everywhere(split, tmp_path):
     for wrong in (
         "task's {} examples",
         "over {} examples",
-        "over {}\nexamples",
         "same {} scores",
         "{} pictures",
     ):

@@ -103,8 +103,8 @@ def caveats(results: Results) -> list[str]:
     ways = sum(results.competes(model) for model in results.models)
     if ways > 1:
         found.append(
-            f"The best {SINGLE}, of {ways}, is named by the same {results.split} scores that it is told with, "
-            "so its figure is slightly too good; p is corrected for all that were tested."
+            f"The best {SINGLE}, of {ways}, is named by the same {results.split} scores that it is told "
+            "with, so its figure is slightly too good; p is corrected for all that were tested."
         )
     if results.split != "test":
         found.append(f"All scores are of {results.split} examples, none of test examples.")

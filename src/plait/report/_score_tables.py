@@ -41,9 +41,9 @@ def draws(results: Results) -> str:
     """How differences are tested."""
     return (
         "Difference of the mean shares in points, with the 95 % interval of a paired bootstrap over "
-        f"{results.split} examples: 1.96 standard deviations of its draws to either side; tasks and seeds are "
-        "taken as they are. p: two-sided, of the difference over that deviation; below 0.05 just where the "
-        "interval leaves out 0. p (Holm): corrected for all that are tested, as the interval is not."
+        f"{results.split} examples: 1.96 standard deviations of its draws to either side; tasks and seeds "
+        "are taken as they are. p: two-sided, of the difference over that deviation; below 0.05 just where "
+        "the interval leaves out 0. p (Holm): corrected for all that are tested, as the interval is not."
     )
 
 
@@ -132,11 +132,15 @@ def _averages(results: Results) -> Table:
         line += [Number(of[model].value, None, of[model].low, of[model].high) for of in plain.values()]
         lines.append(line)
     notes = [
-        f"[ ]: 95 % interval by bootstrap over {results.split} examples, the experts' scores taken as they are.",
+        f"{_bracketed(results)}, the experts' scores taken as they are.",
         BOLD,
         *noted(results),
     ]
     return Table("averages", "Average over tasks of the share of the experts' scores", columns, lines, notes)
+
+
+def _bracketed(results: Results) -> str:
+    return f"[ ]: 95 % interval by bootstrap over {results.split} examples"
 
 
 def _any_made(of: Iterable[Average]) -> bool:
@@ -235,5 +239,5 @@ def _tidy(results: Results) -> Table:
         for row in scores
     ]
     columns = ["model", "task", "metric", "seed", "score", "examples", "NaN examples"]
-    notes = [f"[ ]: 95 % interval by bootstrap over {results.split} examples.", *noted(results)]
+    notes = [f"{_bracketed(results)}.", *noted(results)]
     return Table("scores_by_seed", "Every score of every seed", columns, lines, notes)

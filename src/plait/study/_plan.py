@@ -54,7 +54,7 @@ def _in_order(data: Data) -> dict[str, Any]:
 
 
 def _of_seed(study: Study, seed: int, data: Data) -> list[Step]:
-    measured = {"split": study.split, "pictures": [study.pictures, study.split], **_in_order(data)}
+    measured = {"split": study.split, "pictures": study.pictures, **_in_order(data)}
     experts = _of_experts(study, seed, data)
     fleet = [step.name for step in experts]
 

@@ -13,6 +13,7 @@ from plait.study._at import At, made
 from plait.study._models import said
 from plait.study._study import Study
 from plait.study._tuning import answers
+from plait.study._whole import write_json
 from plait.study.ways import Way
 from plait.tasks import CrossEntropy, Measured, Task, measure
 
@@ -50,7 +51,7 @@ def _measured(at: At, folder: Path, network: Callable[[Task], nn.Module]) -> Non
         rows = shown(at.study, task)
         words[task.name] = said(model, task, rows, at.study.split) if rows else []
     np.savez(folder / NUMBERS, **numbers)  # pyright: ignore[reportArgumentType]
-    (folder / SAID).write_text(json.dumps(words) + "\n", encoding="utf-8")
+    write_json(words, folder / SAID, indent=None)
 
 
 def read(study: Study, model: str, folder: Path) -> Measured:
