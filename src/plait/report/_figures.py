@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plait.report._palette import MEMBERS, kind
-from plait.report._results import Results, Trial
+from plait.report._results import Cost, Results, Trial
 from plait.report._score_tables import noted
 from plait.report._shapes import Bars, Dot, Dots, Figure, Heat, Line, Lines, Series
 from plait.report._shares import averages, seed_averages, shares
@@ -19,6 +19,8 @@ from plait.tasks import marked
 
 #: Points of a curve that are drawn; more can't be told apart.
 _POINTS = 400
+#: Steps that are drawn; more bars than that have no room for their names.
+_STEPS = 30
 #: Models that a caption lists.
 _TOLD = 12
 
@@ -188,10 +190,30 @@ def _range(values: Sequence[float]) -> float:
 def _costs(results: Results) -> Figure | None:
     if not results.costs:
         return None
-    costs = results.costs
+    costs, notes = _longest(results.costs)
     panels = {"seconds": [c.seconds for c in costs], "peak MB": [c.peak_mb for c in costs]}
-    run = [c.seconds for c in costs if not c.cached and math.isfinite(c.seconds)]
-    cached = sum(c.cached for c in costs)
-    seen = f"{len(costs) - cached} steps were run, in {digits(sum(run), 1)} s together; {cached} were cached."
+    run = [c.seconds for c in results.costs if not c.cached and math.isfinite(c.seconds)]
+    cached = sum(c.cached for c in results.costs)
+    ran = f"{len(results.costs) - cached} steps were run, in {digits(sum(run), 1)} s together"
+    seen = f"{ran}; {cached} were cached."
     shape = Bars([c.step for c in costs], panels, [c.cached for c in costs], "run", "cached")
-    return Figure("costs", "What each step took", seen, shape)
+    return Figure("costs", "What each step took", seen, shape, notes)
+
+
+def _longest(costs: Sequence[Cost]) -> tuple[list[Cost], list[str]]:
+    """Steps as they are drawn, and what to know: of many, those that took longest and a row of the rest."""
+    if len(costs) <= _STEPS + 1:
+        return list(costs), []
+    took = [c.seconds if math.isfinite(c.seconds) else -1.0 for c in costs]
+    drawn = sorted(sorted(range(len(costs)), key=lambda place: -took[place])[:_STEPS])
+    rest = [c for place, c in enumerate(costs) if place not in drawn]
+    name = f"{len(rest)} shorter steps"
+    seconds = sum(c.seconds for c in rest if math.isfinite(c.seconds))
+    most = max((c.peak_mb for c in rest if math.isfinite(c.peak_mb)), default=math.nan)
+    note = (
+        f"The {_STEPS} steps that took longest; of the {len(rest)} others, seconds are summed and "
+        "memory is the most of any. The table has every step."
+    )
+    return [*(costs[place] for place in drawn), Cost(name, seconds, most, all(c.cached for c in rest))], [
+        note
+    ]
