@@ -179,7 +179,7 @@ def _not_drawn(trials: Sequence[Trial]) -> list[str]:
     """Settings that have no place on an axis."""
     broken = without_number(trials)
     told = "; ".join(dict.fromkeys(f"{trial.way}: {trial.told}" for trial in broken))
-    return [f"Not drawn, as the score is NaN or infinite: {told}."] if broken else []
+    return [f"Not drawn, as they failed or have a score that is NaN or infinite: {told}."] if broken else []
 
 
 def _range(values: Sequence[float]) -> float:

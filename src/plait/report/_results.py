@@ -25,7 +25,7 @@ class Trial:
     Args:
         way: name of the model that it is a setting of.
         setting: option → value.
-        value: the score that settings were chosen by, in the metric's unit; NaN if it was none.
+        value: the score that settings were chosen by, in the metric's unit; NaN if there is none.
         metric: its name.
         chosen: whether this setting was taken.
         seed: of the run.

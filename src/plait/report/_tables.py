@@ -14,8 +14,8 @@ from plait.report._table import Cell, Number, Table, places_of, spread
 from plait.tasks import marked
 
 _NO_NUMBER = (
-    "No number: of so many settings, all seeds together, the score is NaN or infinite; worst, best and "
-    "sensitivity are of the others, and – where a seed has no others."
+    "No number: so many settings, all seeds together, failed or have a score that is NaN or infinite; "
+    "worst, best and sensitivity are of the others, and – where a seed has no others."
 )
 
 
@@ -66,7 +66,7 @@ def _tuning(results: Results) -> Table | None:
 
 
 def without_number(trials: Sequence[Trial]) -> list[Trial]:
-    """Settings whose score is NaN or infinite."""
+    """Settings that failed, or whose score is NaN or infinite."""
     return [trial for trial in trials if not math.isfinite(trial.value)]
 
 
