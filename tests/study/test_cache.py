@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import shutil
@@ -216,11 +217,6 @@ HOLDERS = {
     ),
     "a module's own list": ("", "self.own = [make()]", "self.own[0]"),
     "a module's own functions": ("def f(): return VALUE", "self.own = {'f': f}", "self.own['f']()"),
-    "a forward hook": ("def h(m, i, o): return o * VALUE", "self.layer.register_forward_hook(h)", "1"),
-    "a partial hook": (
-        "def h(k, m, i): return i[0] * k",
-        "self.layer.register_forward_pre_hook(functools.partial(h, make()))", "1",
-    ),
 }  # fmt: skip
 
 
@@ -229,6 +225,30 @@ def test_what_code_reaches_is_part_of_it(tmp_path: Path, monkeypatch: pytest.Mon
     top, own, factor = HOLDERS[kind]
     body = f"def forward(self, x): return self.layer(x) * {factor}"
     _tells(tmp_path, monkeypatch, top, own, body)
+
+
+@pytest.mark.parametrize("kind", ["register_forward_hook", "register_forward_pre_hook"])
+def test_hooks_that_others_put_on_modules_are_part_of_the_code(kind: str) -> None:
+    def hooked(by: float, partial: bool) -> dict[str, str]:
+        def scale(k: float, *_: object) -> float:
+            return k * by
+
+        network = torch.nn.Sequential(torch.nn.Linear(2, 2))
+        getattr(network[0], kind)(functools.partial(scale, 1.0) if partial else scale)
+        return of_network(network)["code"]
+
+    for partial in (False, True):
+        assert hooked(2.0, partial) == hooked(2.0, partial) != hooked(3.0, partial)
+
+
+def test_functions_in_a_module_s_list_are_part_of_the_code() -> None:
+    def holding(by: float) -> dict[str, str]:
+        network = torch.nn.Linear(2, 2)
+        helper = functools.partial(torch.mul, by)
+        vars(network)["own"] = [lambda x: helper(x) + 1]
+        return of_network(network)["code"]
+
+    assert holding(2.0) == holding(2.0) != holding(3.0)
 
 
 @pytest.mark.parametrize(
