@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import browser
 import pytest
-from sample_results import sample
+from sample_results import MODELS, sample, scores
 
 from plait.report import write_report
 
@@ -63,3 +65,23 @@ def test_odd_names_are_shown_as_they_are(page, tmp_path):
     assert page.evaluate("document.title") == odd
     assert page.evaluate("document.querySelector('h1').textContent") == odd
     assert page.problems() == []
+
+
+def test_titles_below_a_narrow_figure_beside_long_names_are_whole(page, tmp_path):
+    long = "a way whose name is longer than most are"
+    names = {model: long if model == "ties" else model for model in MODELS}
+    tables = [renamed(scores(0), names)]
+    path = write_report(sample(1, scores=tables, trials=(), reference="average"), tmp_path)
+    page.look(380, 800)
+    page.open(path)
+    ends = "(e => { const r = e.getBoundingClientRect(); return [r.left, r.right, r.top, r.bottom]; })"
+    left, right, _, bottom = page.evaluate(f"{ends}(document.querySelector('#plot-averages .xtitle'))")
+    outer = page.evaluate(f"{ends}(document.querySelector('#plot-averages svg'))")
+    assert outer[0] <= left < right <= outer[1]
+    assert bottom <= outer[3]
+
+
+def renamed(table, names):
+    rows = tuple(replace(row, model=names[row.model]) for row in table)
+    evidence = {(names[model], *rest): of for (model, *rest), of in table.evidence.items()}
+    return replace(table, rows=rows, evidence=evidence)

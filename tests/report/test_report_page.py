@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import sys
@@ -10,6 +11,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 from sample_results import KINDS, MODELS, SKILL, TASKS, curves, pictures, sample, scores, similarity, trials
 
 from plait.errors import InputError, MissingExtra
@@ -18,6 +20,7 @@ from plait.report import Cost, Curve, Picture, Similarity, write_report
 from plait.report._figures import figures
 from plait.report._headline import caveats, headline
 from plait.report._plotly import spec
+from plait.report._png import png
 from plait.report._references import references
 from plait.report._results import Trial
 from plait.report._tables import tables
@@ -377,3 +380,43 @@ def test_targets_are_lines_across_the_curves_that_should_reach_them(tmp_path):
         page = write_report(sample(curves=each), tmp_path / str(len(drawings)))
         drawings.append((page.parent / "figures" / "curves.png").read_bytes())
     assert drawings[0] != drawings[1]
+
+
+def test_of_many_steps_the_longest_are_drawn_and_the_rest_summed_up():
+    of = [Cost(f"step {i}", float((i * 37) % 65), 100.0 + i, i % 2 == 0) for i in range(65)]
+    results = sample(costs=of)
+    (figure,) = (each for each in figures(results) if each.name == "costs")
+    shape = figure.shape
+    longest = [c for c in of if c.seconds >= 35]
+    assert list(shape.rows) == [*(c.step for c in longest), "35 shorter steps"]
+    rest = [c for c in of if c.seconds < 35]
+    assert shape.panels["seconds"][-1] == sum(c.seconds for c in rest)
+    assert shape.panels["peak MB"][-1] == max(c.peak_mb for c in rest)
+    assert "of the 35 others, seconds are summed" in figure.notes[0]
+    axis = spec(shape)["layout"]["yaxis"]
+    assert axis["ticktext"] == list(shape.rows)
+    assert f"{sum(not c.cached for c in of)} steps were run" in figure.seen
+    assert len(next(t for t in tables(results) if t.name == "costs").rows) == 65
+    (few,) = (each for each in figures(sample(costs=of[:31])) if each.name == "costs")
+    assert list(few.shape.rows) == [c.step for c in of[:31]]
+    assert not few.notes
+
+
+def test_a_curve_of_one_point_is_a_marker():
+    one = Curve("one", np.array([5]), np.array([1.0]))
+    lost = Curve("lost", np.array([5, 6]), np.array([math.nan, 2.0]))
+    two = Curve("two", np.array([5, 6]), np.array([1.0, 2.0]))
+    (figure,) = (each for each in figures(sample(curves=[one, lost, two])) if each.name == "curves")
+    assert [trace["mode"] for trace in spec(figure.shape)["data"]] == ["markers", "markers", "lines"]
+    empty = replace(one, value=np.array([math.nan]))
+    alone, none = (
+        next(each for each in figures(sample(curves=[curve])) if each.name == "curves")
+        for curve in (one, empty)
+    )
+    assert ink_of(png(alone)) > ink_of(png(none)) + 20
+
+
+def ink_of(picture):
+    """How many pixels of a picture are of a strong colour, such as lines and markers have."""
+    image = imread(io.BytesIO(picture))[..., :3]
+    return int((image.max(-1) - image.min(-1) > 0.3).sum())

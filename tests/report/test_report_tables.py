@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import math
+import re
 from dataclasses import replace
 from statistics import stdev
 
@@ -15,7 +16,9 @@ from sample_results import MADE, MODELS, TASKS, costs, sample, similarity
 from scipy import stats
 
 from plait.errors import InputError
-from plait.report import Reached
+from plait.report import Reached, write_report
+from plait.report._figures import figures
+from plait.report._headline import caveats
 from plait.report._shares import _judged, averages, expectations, holm, paired_tests, seed_averages
 from plait.report._table import Number, Table
 from plait.report._tables import tables
@@ -329,3 +332,70 @@ def test_simulated_times_are_means_over_seeds_and_all_is_the_latest():
 
 def test_without_targets_there_is_no_table_of_times():
     assert not any(each.name == "reached" for each in tables(RESULTS))
+
+
+def written(results, folder):
+    """All that a report says, in each of its languages."""
+    write_report(results, folder)
+    of = [p for p in folder.rglob("*") if p.suffix in (".md", ".tex", ".csv")]
+    page = re.sub(r"<script>/\*\*.*?</script>", "", (folder / "report.html").read_text(), flags=re.DOTALL)
+    return "\n".join([page, *(p.read_text() for p in of)])
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_the_split_that_was_scored_is_told_everywhere(split, tmp_path):
+    told = written(sample(split=split), tmp_path)
+    other = {"test": "validation", "validation": "test"}[split]
+    assert f"Score of every model on every task's {split} examples" in told
+    assert f"16 {split} pictures" in told
+    for wrong in (
+        "task's {} examples",
+        "over {} examples",
+        "same {} scores",
+        "{} pictures",
+    ):
+        assert wrong.format(other) not in told
+    assert ("none of test examples" in told) == (split == "validation")
+
+
+def test_settings_chosen_by_what_is_scored_are_said_to_be_favoured(tmp_path):
+    told = written(sample(split="validation"), tmp_path)
+    assert "never on" not in told
+    assert table(sample(split="validation"), "tuning").title.startswith(
+        "Tuning on validation examples, the same that are scored"
+    )
+    assert "are favoured" in " ".join(caveats(sample(split="validation")))
+    for fair in (
+        sample(),
+        sample(split="validation", trials=()),
+        sample(split="validation", tuned_on="calibration"),
+    ):
+        assert "are favoured" not in " ".join(caveats(fair))
+    other = table(sample(split="validation", tuned_on="calibration"), "tuning")
+    assert other.title.startswith("Tuning on calibration examples, never on validation examples")
+
+
+def test_settings_without_a_number_are_counted_and_named():
+    of = [t for t in RESULTS.trials if t.way in ("ties", "magmax")]
+    of = [
+        replace(t, value=math.nan) if t.way == "ties" and t.setting["scale"] in (0.1, 0.8) else t for t in of
+    ]
+    results = sample(trials=of)
+    found = table(results, "tuning")
+    places = {name: i for i, name in enumerate(found.columns)}
+    ties, magmax = found.rows
+    assert (ties[places["no number"]], magmax[places["no number"]]) == ("6 of 24", "–")
+    values = [
+        [t.value for t in of if t.way == "ties" and t.seed == s and math.isfinite(t.value)] for s in range(3)
+    ]
+    assert ties[-1].value == pytest.approx(np.mean([max(each) - min(each) for each in values]))
+    assert any("NaN or infinite" in note for note in found.notes)
+    (drawn,) = (figure for figure in figures(results) if figure.name == "tuning")
+    assert "ties: scale=0.1, density=0.2; ties: scale=0.8, density=0.2." in " ".join(drawn.notes)
+    assert "no number" not in table(RESULTS, "tuning").columns
+
+
+def test_a_way_without_any_number_has_no_sensitivity():
+    of = [replace(t, value=math.nan) for t in RESULTS.trials if t.way == "ties"]
+    (row,) = table(sample(trials=of), "tuning").rows
+    assert (row[2], row[-1]) == ("24 of 24", "–")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import shutil
@@ -171,6 +172,109 @@ def test_functions_of_other_modules_are_part_of_the_code_and_what_is_not_named_i
     assert helped(tmp_path, monkeypatch, HELPED, MORE.replace("1.0", "2.0")) != one
     assert helped(tmp_path, monkeypatch, HELPED.replace("x + 1", "x + 2"), MORE.replace("3.0", "4.0")) == one
     assert {name.partition(".")[0] for name in one} == {"helped_nets", "more_helpers"}
+
+
+REACHED = """
+import functools
+
+import torch
+from torch import nn
+
+{top}
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        {own}
+
+    {body}
+"""
+#: What stands beside a network, in it, and what it does; each with a value that is no part of their source.
+HOLDERS = {
+    "a list": ("S = [1.0, make()]", "", "S[1]"),
+    "a mapping": ("S = {'k': (make(), 1)}", "", "S['k'][0]"),
+    "a tensor": ("S = torch.full((1 << 17,), 1.0)\nS[5] = make()", "", "S[5]"),
+    "a mapping of functions": ("def f(): return VALUE\nS = {'f': f}", "", "S['f']()"),
+    "partial arguments": ("def f(k): return k\nS = functools.partial(f, make())", "", "S()"),
+    "partial keywords": ("def f(k): return k\nS = functools.partial(f, k=make())", "", "S()"),
+    "an instance": (
+        "class C:\n    def __init__(s, k): s.k = k\n    def __call__(s): return s.k\nS = C(make())",
+        "", "S()",
+    ),
+    "code of an instance": ("class C:\n    def __call__(s): return VALUE\nS = C()", "", "S()"),
+    "another class's attribute": ("class C:\n    k = make()", "", "C.k"),
+    "a function of torch": ("S = torch.tanh if make() == 2.0 else torch.relu", "", "S(x)"),
+    "one of two lambdas": ("f = lambda: 1.0\ng = lambda: VALUE", "", "f() + g()"),
+    "what a wrapped function names": (
+        "def d(f):\n    @functools.wraps(f)\n    def w(): return f()\n    return w\n"
+        "def inner(): return VALUE\n@d\ndef f(): return inner()", "", "f()",
+    ),
+    "a wrapper": (
+        "def d(k):\n    def c(f):\n        @functools.wraps(f)\n        def w(): return f() * k\n"
+        "        return w\n    return c\n@d(make())\ndef f(): return 1.0", "", "f()",
+    ),
+    "a module's own list": ("", "self.own = [make()]", "self.own[0]"),
+    "a module's own functions": ("def f(): return VALUE", "self.own = {'f': f}", "self.own['f']()"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HOLDERS)
+def test_what_code_reaches_is_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    top, own, factor = HOLDERS[kind]
+    body = f"def forward(self, x): return self.layer(x) * {factor}"
+    _tells(tmp_path, monkeypatch, top, own, body)
+
+
+@pytest.mark.parametrize("kind", ["register_forward_hook", "register_forward_pre_hook"])
+def test_hooks_that_others_put_on_modules_are_part_of_the_code(kind: str) -> None:
+    def hooked(by: float, partial: bool) -> dict[str, str]:
+        def scale(k: float, *_: object) -> float:
+            return k * by
+
+        network = torch.nn.Sequential(torch.nn.Linear(2, 2))
+        getattr(network[0], kind)(functools.partial(scale, 1.0) if partial else scale)
+        return of_network(network)["code"]
+
+    for partial in (False, True):
+        assert hooked(2.0, partial) == hooked(2.0, partial) != hooked(3.0, partial)
+
+
+def test_functions_in_a_module_s_list_are_part_of_the_code() -> None:
+    def holding(by: float) -> dict[str, str]:
+        network = torch.nn.Linear(2, 2)
+        helper = functools.partial(torch.mul, by)
+        vars(network)["own"] = [lambda x: helper(x) + 1]
+        return of_network(network)["code"]
+
+    assert holding(2.0) == holding(2.0) != holding(3.0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "def forward(self, x, k=make()): return self.layer(x) * k",
+        "def forward(self, x, *, k=make()): return self.layer(x) * k",
+        "k = make()\n    def forward(self, x): return self.layer(x) * self.k",
+        "def g(self, x, k): return x * k\n    f = functools.partialmethod(g, k=make())\n"
+        "    def forward(self, x): return self.f(self.layer(x))",
+    ],
+)
+def test_defaults_and_attributes_of_a_class_are_part_of_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    _tells(tmp_path, monkeypatch, "", "", body)
+
+
+def _tells(folder: Path, patch: pytest.MonkeyPatch, top: str, own: str, body: str) -> None:
+    """Another value, which no source tells, makes other code; the same value the same."""
+    patch.syspath_prepend(str(folder))
+    given = "from more_helpers import VALUE\ndef make(): return VALUE\n"
+    text = REACHED.format(top=given + top, own=own or "pass", body=body)
+    one, same, other = (helped(folder, patch, text, f"VALUE = {value}\n") for value in ("2.0", "2.0", "7.0"))
+    assert one == same != other
+    assert " at 0x" not in json.dumps(one)
 
 
 def test_what_the_code_itself_counts_is_no_part_of_it(

@@ -361,3 +361,12 @@ def test_a_way_with_a_sign_in_its_name_can_be_expected_of(tmp_path: Path) -> Non
     text = small_study.STUDY.replace("  joint:", '  "a > b":').replace("joint > average", '"a > b > average"')
     known = load_study(small_study.write(tmp_path, text))
     assert known.expected == (("experts", "base"), ("a > b", "average"))
+
+
+def test_a_report_tells_which_split_was_measured(tmp_path: Path) -> None:
+    text = small_study.STUDY.replace("bootstrap", "split: validation\nbootstrap")
+    folder = small_study.ran(tmp_path, text)
+    table = (folder / "out" / "report" / "tables" / "scores.md").read_text()
+    assert "every task's validation examples" in table
+    tuning = (folder / "out" / "report" / "tables" / "tuning.md").read_text()
+    assert "the same that are scored" in tuning

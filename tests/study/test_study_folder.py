@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import small_study
 
 from plait.errors import InputError
 from plait.study import load_study, run_study
+from plait.study._whole import write_text
 
 STUDY = """
 study: tables
@@ -82,6 +86,53 @@ def test_a_copy_to_the_letter_is_the_same_study(ran: Path) -> None:
     assert run_study(ran / "copy.yaml", ran / "out").ran == []
 
 
+def test_a_copy_takes_no_folder_over(ran: Path) -> None:
+    shutil.copyfile(ran / "study.yaml", ran / "copy.yaml")
+    run_study(ran / "copy.yaml", ran / "out")
+    (ran / "copy.yaml").write_text(EDITED + "  joint: {train: joint}\n")
+    with pytest.raises(InputError, match="and this is another study `tables`"):
+        run_study(ran / "copy.yaml", ran / "out")
+    (ran / "study.yaml").write_text(EDITED)
+    assert run_study(ran / "study.yaml", ran / "out").ran == ["average @0", "score average @0"]
+
+
+@contextmanager
+def full() -> Iterator[None]:
+    """As if the disk were full: nothing can be written to any file."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_leaves_a_finished_study_as_it_was(ran: Path) -> None:
+    before = {p: p.read_bytes() for p in (ran / "out").rglob("*") if p.is_file()}
+    with full(), pytest.raises(InputError, match="can't be written"):
+        run_study(ran / "study.yaml", ran / "out")
+    (ran / "study.yaml").rename(ran / "moved.yaml")  # so that what is noted has to be written anew
+    with full(), pytest.raises(InputError, match="can't be written"):
+        run_study(ran / "moved.yaml", ran / "out")
+    assert {p: p.read_bytes() for p in (ran / "out").rglob("*") if p.is_file()} == before
+    assert run_study(ran / "moved.yaml", ran / "out").ran == []
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    write_text("before", tmp_path / "file")
+    with full(), pytest.raises(OSError, match="too large"):
+        write_text("after", tmp_path / "file")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "before"
+
+
+def test_steps_of_nobody_are_refused_and_can_be_claimed(ran: Path) -> None:
+    (ran / "out" / "study.json").unlink()
+    with pytest.raises(InputError, match=r"no study\.json that says whose") as caught:
+        run_study(ran / "study.yaml", ran / "out")
+    assert '{"study": "tables"}' in str(caught.value)
+
+
 def test_a_study_and_its_folder_are_moved_or_copied_together(ran: Path, tmp_path: Path) -> None:
     shutil.copytree(ran, tmp_path / "copied")
     (tmp_path / "copied" / "study.yaml").write_text(EDITED)
@@ -101,11 +152,14 @@ def test_a_folder_of_an_earlier_plait_is_known_by_the_study_s_name(ran: Path) ->
     assert run_study(ran / "study.yaml", ran / "out").ran == []
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"study": "tables", "file": 3}'])
-def test_a_record_that_is_none_is_told(ran: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"study": "tables", "file": 3}'])
+def test_a_record_that_is_none_is_told_and_what_to_do(ran: Path, text: str) -> None:
     (ran / "out" / "study.json").write_text(text)
-    with pytest.raises(InputError, match="can't be a study's folder"):
+    with pytest.raises(InputError, match="can't be a study's folder") as caught:
         run_study(ran / "study.yaml", ran / "out")
+    assert 'write {"study": "NAME"} into study.json' in str(caught.value)
+    (ran / "out" / "study.json").write_text('{"study": "tables"}')
+    assert run_study(ran / "study.yaml", ran / "out").ran == []
 
 
 def test_a_folder_of_other_things_is_refused(ran: Path, tmp_path: Path) -> None:

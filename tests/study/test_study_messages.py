@@ -67,6 +67,11 @@ def test_a_folder_is_no_study(tmp_path: Path) -> None:
         ("bootstrap: 50", "seeds: [3, 4, 3]", "study.yaml:8: seed 3 is there twice"),
         ("bootstrap: 50", "seeds: [-1]", "study.yaml:8: seed -1 is below 0"),
         ("joint > average]", "experts > base]", "study.yaml:7: `experts > base` is there twice"),
+        (
+            "[0.2, 0.4, 0.8]",
+            "['0.2', 0.4]",
+            "and to try '0.2' for `lambda` is to try text\n  hint: write a number without quotes",
+        ),
         ("study: tables", "study: '  '", "study.yaml:2: the study has no name"),
         ("study: tables", "study: 3", "study.yaml:2: `study` is `3`, and it must be text"),
         ("bootstrap: 50", "bootstrap: -1", "study.yaml:8: `bootstrap` is `-1`, and it must be at least 0"),
@@ -119,3 +124,22 @@ def test_a_faulty_way_is_there_for_what_names_it(tmp_path: Path) -> None:
 def test_a_base_that_can_not_be_had_is_told_of_its_line(tmp_path: Path) -> None:
     (tmp_path / "half").mkdir()
     assert told(tmp_path, ("bootstrap: 50", "base: half")).startswith("study.yaml:8, ")
+
+
+def test_a_number_with_an_exponent_and_no_point_is_a_number(tmp_path: Path) -> None:
+    text = STUDY_OF_EXPONENTS.format(lr="1e-3", lower="2E-1", higher="+4e-1")
+    study = load_study(small_study.write(tmp_path, text))
+    assert study.experts["lr"] == 0.001
+    assert study.ways["task arithmetic"].tune == {"lambda": [0.2, 0.4]}
+    assert study.ways["joint"].model_dump()["settings"] == {"lr": 0.01}
+    assert study.name == "1e3"
+
+
+STUDY_OF_EXPONENTS = """
+study: 1e3
+suite: suite.yaml
+experts: {{steps: 4, lr: {lr}}}
+ways:
+  task arithmetic: {{merge: task_arithmetic, tune: {{lambda: [{lower}, {higher}]}}}}
+  joint: {{train: joint, settings: {{lr: 1e-2}}}}
+"""

@@ -322,6 +322,12 @@ def test_each_network_of_a_zoo_learns_the_newest_task_and_some_before(ran: Path)
     assert learned[2][1] in ("first", "second")
 
 
+def test_curves_of_a_zoo_are_named_once_by_their_way(ran: Path) -> None:
+    page = (ran / "out" / "report" / "report.html").read_text()
+    assert all(f"zoo: member {number}" in page for number in (1, 2, 3))
+    assert "zoo: zoo" not in page
+
+
 def test_a_zoo_answers_with_the_mean_of_those_that_learned_the_task(ran: Path) -> None:
     place = step(ran, "zoo-@0")
     learned = json.loads((place / "learned.json").read_text())

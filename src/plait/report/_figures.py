@@ -9,16 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plait.report._palette import MEMBERS, kind
-from plait.report._results import Results
+from plait.report._results import Cost, Results, Trial
 from plait.report._score_tables import noted
 from plait.report._shapes import Bars, Dot, Dots, Figure, Heat, Line, Lines, Series
 from plait.report._shares import averages, seed_averages, shares
 from plait.report._table import digits
-from plait.report._tables import by_way
+from plait.report._tables import by_way, without_number
 from plait.tasks import marked
 
 #: Points of a curve that are drawn; more can't be told apart.
 _POINTS = 400
+#: Steps that are drawn; more bars than that have no room for their names.
+_STEPS = 30
 #: Models that a caption lists.
 _TOLD = 12
 
@@ -48,7 +50,8 @@ def _averages(results: Results) -> Figure:
         series.append(Series(str(results.reference) if colour == "reference" else colour, colour, dots))
     unit = marked("mean share of the experts' scores, %", bool(results.semi_synthetic))
     rings = ["Rings: each seed."] if len(seeds) > 1 else []
-    notes = ["Points: mean over tasks and seeds; bars: 95 % interval over test examples.", *rings]
+    bars = f"bars: 95 % interval over {results.split} examples"
+    notes = [f"Points: mean over tasks and seeds; {bars}.", *rings]
     told = [f"{m} {digits(value[m], 1)} %" for m in order]
     told = told if len(told) <= _TOLD else [*told[: _TOLD - 1], "…", told[-1]]
     seen = f"From best to worst: {', '.join(told)}."
@@ -164,11 +167,19 @@ def _tuning(results: Results) -> list[Figure]:
         ranges = {way: _range([t.value for t in of]) for (way, _), of in by_way(trials).items()}
         widest = max(ranges, key=lambda way: ranges[way])
         seen = f"{widest} depends most on its setting: its scores spread over {digits(ranges[widest], 3)}."
-        unit = marked(f"validation score: {metric}", bool(results.semi_synthetic))
+        unit = marked(f"{results.tuned_on} score: {metric}", bool(results.semi_synthetic))
         name = "tuning" if place == 0 else f"tuning_{place + 1}"
         title = "Every setting tried, and the one chosen"
-        found.append(Figure(name, title, seen, Dots(rows, series, unit), noted(results)))
+        notes = [*_not_drawn(trials), *noted(results)]
+        found.append(Figure(name, title, seen, Dots(rows, series, unit), notes))
     return found
+
+
+def _not_drawn(trials: Sequence[Trial]) -> list[str]:
+    """Settings that have no place on an axis."""
+    broken = without_number(trials)
+    told = "; ".join(dict.fromkeys(f"{trial.way}: {trial.told}" for trial in broken))
+    return [f"Not drawn, as they failed or have a score that is NaN or infinite: {told}."] if broken else []
 
 
 def _range(values: Sequence[float]) -> float:
@@ -179,10 +190,30 @@ def _range(values: Sequence[float]) -> float:
 def _costs(results: Results) -> Figure | None:
     if not results.costs:
         return None
-    costs = results.costs
+    costs, notes = _longest(results.costs)
     panels = {"seconds": [c.seconds for c in costs], "peak MB": [c.peak_mb for c in costs]}
-    run = [c.seconds for c in costs if not c.cached and math.isfinite(c.seconds)]
-    cached = sum(c.cached for c in costs)
-    seen = f"{len(costs) - cached} steps were run, in {digits(sum(run), 1)} s together; {cached} were cached."
+    run = [c.seconds for c in results.costs if not c.cached and math.isfinite(c.seconds)]
+    cached = sum(c.cached for c in results.costs)
+    ran = f"{len(results.costs) - cached} steps were run, in {digits(sum(run), 1)} s together"
+    seen = f"{ran}; {cached} were cached."
     shape = Bars([c.step for c in costs], panels, [c.cached for c in costs], "run", "cached")
-    return Figure("costs", "What each step took", seen, shape)
+    return Figure("costs", "What each step took", seen, shape, notes)
+
+
+def _longest(costs: Sequence[Cost]) -> tuple[list[Cost], list[str]]:
+    """Steps as they are drawn, and what to know: of many, those that took longest and a row of the rest."""
+    if len(costs) <= _STEPS + 1:
+        return list(costs), []
+    took = [c.seconds if math.isfinite(c.seconds) else -1.0 for c in costs]
+    drawn = sorted(sorted(range(len(costs)), key=lambda place: -took[place])[:_STEPS])
+    rest = [c for place, c in enumerate(costs) if place not in drawn]
+    name = f"{len(rest)} shorter steps"
+    seconds = sum(c.seconds for c in rest if math.isfinite(c.seconds))
+    most = max((c.peak_mb for c in rest if math.isfinite(c.peak_mb)), default=math.nan)
+    note = (
+        f"The {_STEPS} steps that took longest; of the {len(rest)} others, seconds are summed and "
+        "memory is the most of any. The table has every step."
+    )
+    return [*(costs[place] for place in drawn), Cost(name, seconds, most, all(c.cached for c in rest))], [
+        note
+    ]

@@ -89,15 +89,29 @@ def _against(results: Results, top: str) -> str:
     return f"it beats {reference} by {points} points {between}, {seeds} ({p})"
 
 
+def favour(results: Results) -> str:
+    """That settings were chosen by what is scored."""
+    return (
+        f"Settings were chosen on the {results.tuned_on} examples that are scored, so the scores of tuned "
+        "ways are favoured over those of all others."
+    )
+
+
 def caveats(results: Results) -> list[str]:
     """What a reader must know before they believe it."""
     found = []
     ways = sum(results.competes(model) for model in results.models)
     if ways > 1:
         found.append(
-            f"The best {SINGLE}, of {ways}, is named by the same test scores that it is told with, so its "
-            "figure is slightly too good; p is corrected for all that were tested."
+            f"The best {SINGLE}, of {ways}, is named by the same {results.split} scores that it is told "
+            "with, so its figure is slightly too good; p is corrected for all that were tested."
         )
+    if results.split != "test":
+        found.append(f"All scores are of {results.split} examples, none of test examples.")
+    if results.favoured:
+        found.append(favour(results))
+    if results.reached and results.split == "validation":
+        found.append("Ways with targets ended by the validation scores that are told here.")
     if len(results.seeds) == 1:
         found.append("One seed: how much training varies is not known.")
     if results.semi_synthetic:

@@ -1,4 +1,4 @@
-"""The picture that reads at a glance: test examples, and which models are right about them."""
+"""The picture that reads at a glance: examples, and which models are right about them."""
 
 from __future__ import annotations
 
@@ -24,17 +24,19 @@ class Sheet:
         models: the columns.
         rows: the pictures, those of a task together.
         right: model → how many it is right about, and of how many.
+        split: that the pictures are of.
     """
 
     models: list[str]
     rows: list[Picture]
     right: dict[str, tuple[int, int]]
+    split: str
 
     @property
     def seen(self) -> str:
         """In words."""
         shares = [f"{model} is right about {good} of {count}" for model, (good, count) in self.right.items()]
-        return f"{len(self.rows)} test pictures: {', '.join(shares)}."
+        return f"{len(self.rows)} {self.split} pictures: {', '.join(shares)}."
 
 
 def sheet(results: Results) -> Sheet | None:
@@ -47,7 +49,7 @@ def sheet(results: Results) -> Sheet | None:
     models = list(dict.fromkeys([*kinds["base"], *ways, *kinds["joint"], *kinds["experts"]])) or known
     rows = sorted(results.pictures, key=lambda picture: _place(results, picture))
     about = {m: [bool(p.right[m]) for p in rows if m in p.right] for m in models}
-    return Sheet(models, rows, {m: (sum(of), len(of)) for m, of in about.items()})
+    return Sheet(models, rows, {m: (sum(of), len(of)) for m, of in about.items()}, results.split)
 
 
 def _place(results: Results, picture: Picture) -> int:

@@ -169,6 +169,8 @@ def _bars(shape: Bars) -> Spec:
             "domain": domain,
             "zeroline": False,
             "rangemode": "tozero",
+            "nticks": 4,
+            "tickangle": 0,
         }
         for which, name in ((False, shape.full_name), (True, shape.hollow_name)):
             rows = [i for i, each in enumerate(hollow) if each is which]
@@ -233,7 +235,7 @@ def _ruled(place: Spec) -> Spec:
 def _line(line: Line, axis: str, first: bool, counted: str) -> Spec:
     return {
         "type": "scatter",
-        "mode": "lines",
+        "mode": "markers" if line.single else "lines",
         "name": _short(line.name),
         "legendgroup": line.name,
         "showlegend": first,
@@ -243,4 +245,5 @@ def _line(line: Line, axis: str, first: bool, counted: str) -> Spec:
         "yaxis": f"y{axis}",
         "hovertemplate": f"%{{y:.4g}} at {counted} %{{x:.6g}}",
         "line": {"color": _role(line.colour), "width": 1.6, "dash": line.dash},
+        "marker": {"color": _role(line.colour), "size": 7},
     }

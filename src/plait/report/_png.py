@@ -174,6 +174,8 @@ def _lines(canvas: Any, shape: Lines) -> None:
                 styles[line.dash],
                 color=LIGHT[line.colour],
                 linewidth=1.1,
+                marker="o" if line.single else None,
+                markersize=4,
                 label=_short(line.name),
             )
         axes.grid(axis="y", linewidth=0.7)

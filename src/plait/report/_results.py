@@ -20,12 +20,12 @@ SINGLE = "single model made of the experts"
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting that was tried while tuning a way, on validation data.
+    """One setting that was tried while tuning a way, on a split other than the scored one as a rule.
 
     Args:
         way: name of the model that it is a setting of.
         setting: option → value.
-        value: the validation score, in the metric's unit; NaN if it was none.
+        value: the score that settings were chosen by, in the metric's unit; NaN if there is none.
         metric: its name.
         chosen: whether this setting was taken.
         seed: of the run.
@@ -125,7 +125,7 @@ class Cost:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A test example that can be looked at, and what models said of it.
+    """An example that can be looked at, and what models said of it.
 
     Args:
         task: its task.
@@ -156,13 +156,15 @@ class Results:
         groups: model → kind: `base`, `merge`, `student`, `joint`, `ensemble`, `federated`, `experts`. A model
             that is not there is of the kind that it is named as, or a merge.
         methods: model → name of plait's merging method, or `arXiv:` and a number, for references.
-        trials: settings tried on validation data.
+        trials: settings tried.
         budget: how many settings each way may try.
+        split: that the scores are of.
+        tuned_on: the split that settings were chosen on.
         curves: of training.
         reached: when models were as good as was wanted, where time is simulated.
         similarity: of task vectors.
         costs: of each step, in order.
-        pictures: test examples to look at.
+        pictures: examples to look at, of the split that is scored.
         missing: task → why it is not here.
         notes: further sentences that a reader must know.
         expected: pairs of models, of which the first was expected to be better.
@@ -181,6 +183,8 @@ class Results:
     methods: Mapping[str, str] = field(default_factory=dict)
     trials: Sequence[Trial] = ()
     budget: int | None = None
+    split: str = "test"
+    tuned_on: str = "validation"
     curves: Sequence[Curve] = ()
     reached: Sequence[Reached] = ()
     similarity: Similarity | None = None
@@ -217,6 +221,11 @@ class Results:
     def label(self, name: str) -> str:
         """A name as it is shown beside scores: marked if it is, or after `WAY: `, a semi-synthetic task's."""
         return marked(name, not self.semi_synthetic.isdisjoint((name, name.rpartition(": ")[2])))
+
+    @property
+    def favoured(self) -> bool:
+        """Whether settings were chosen by the same examples that the scores are of."""
+        return bool(self.trials) and self.tuned_on == self.split
 
     @property
     def semi_synthetic(self) -> set[str]:

@@ -21,12 +21,6 @@ from plait.report._table import Cell, Number, Table, places_of, spread
 from plait.tasks import NOTE, Average, Score, marked
 
 BOLD = f"Bold: the best {SINGLE}."
-DRAWS = (
-    "Difference of the mean shares in points, with the 95 % interval of a paired bootstrap over test "
-    "examples: 1.96 standard deviations of its draws to either side; tasks and seeds are taken as they are. "
-    "p: two-sided, of the difference over that deviation; below 0.05 just where the interval leaves out 0. "
-    "p (Holm): corrected for all that are tested, as the interval is not."
-)
 
 
 def score_tables(results: Results) -> list[Table]:
@@ -41,6 +35,16 @@ def score_tables(results: Results) -> list[Table]:
         _tidy(results),
     ]
     return [table for table in found if table is not None]
+
+
+def draws(results: Results) -> str:
+    """How differences are tested."""
+    return (
+        "Difference of the mean shares in points, with the 95 % interval of a paired bootstrap over "
+        f"{results.split} examples: 1.96 standard deviations of its draws to either side; tasks and seeds "
+        "are taken as they are. p: two-sided, of the difference over that deviation; below 0.05 just where "
+        "the interval leaves out 0. p (Holm): corrected for all that are tested, as the interval is not."
+    )
 
 
 def noted(results: Results) -> list[str]:
@@ -82,9 +86,8 @@ def _scores(results: Results) -> Table:
     if any(not row.higher_is_better for row in results.scores[0]):
         notes.insert(1, "↓: lower is better.")
     lines = [[m, *(column[i] for column in cells)] for i, m in enumerate(results.models)]
-    return Table(
-        "scores", "Score of every model on every task's test examples", ["model", *columns], lines, notes
-    )
+    title = f"Score of every model on every task's {results.split} examples"
+    return Table("scores", title, ["model", *columns], lines, notes)
 
 
 def _head(row: Score) -> str:
@@ -129,11 +132,15 @@ def _averages(results: Results) -> Table:
         line += [Number(of[model].value, None, of[model].low, of[model].high) for of in plain.values()]
         lines.append(line)
     notes = [
-        "[ ]: 95 % interval by bootstrap over test examples, the experts' scores taken as they are.",
+        f"{_bracketed(results)}, the experts' scores taken as they are.",
         BOLD,
         *noted(results),
     ]
     return Table("averages", "Average over tasks of the share of the experts' scores", columns, lines, notes)
+
+
+def _bracketed(results: Results) -> str:
+    return f"[ ]: 95 % interval by bootstrap over {results.split} examples"
 
 
 def _any_made(of: Iterable[Average]) -> bool:
@@ -172,7 +179,9 @@ def _expected(results: Results) -> Table | None:
     ]
     columns = ["expected", marked("difference, points", bool(results.semi_synthetic))]
     columns += ["seeds better", "p (Holm)", "outcome"]
-    return Table("expected", "What was expected beforehand", columns, lines, [DRAWS, *noted(results)])
+    return Table(
+        "expected", "What was expected beforehand", columns, lines, [draws(results), *noted(results)]
+    )
 
 
 def _tests(results: Results) -> Table | None:
@@ -194,7 +203,7 @@ def _tests(results: Results) -> Table | None:
     ]
     columns = ["model", "difference, points", "tasks better", "seeds better", "p", "p (Holm)", "verdict"]
     columns[1] = marked(columns[1], bool(results.semi_synthetic))
-    return Table("tests", f"Against {results.reference}", columns, lines, [DRAWS, *noted(results)])
+    return Table("tests", f"Against {results.reference}", columns, lines, [draws(results), *noted(results)])
 
 
 def _points(test: Paired) -> Number:
@@ -230,5 +239,5 @@ def _tidy(results: Results) -> Table:
         for row in scores
     ]
     columns = ["model", "task", "metric", "seed", "score", "examples", "NaN examples"]
-    notes = ["[ ]: 95 % interval by bootstrap over test examples.", *noted(results)]
+    notes = [f"{_bracketed(results)}.", *noted(results)]
     return Table("scores_by_seed", "Every score of every seed", columns, lines, notes)

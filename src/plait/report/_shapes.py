@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 
@@ -114,6 +115,12 @@ class Line:
     dash: Literal["solid", "dash", "dot"]
     x: NDArray[Any]
     y: NDArray[Any]
+
+    @property
+    def single(self) -> bool:
+        """Whether there is but one point, which no line shows."""
+        x, y = (np.asarray(each, dtype=np.float64) for each in (self.x, self.y))
+        return int((np.isfinite(x) & np.isfinite(y)).sum()) == 1
 
 
 @dataclass(frozen=True)

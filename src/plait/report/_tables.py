@@ -1,4 +1,4 @@
-"""Every table of a report, and those that hold no test scores."""
+"""Every table of a report, and those that hold no scores of models."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from plait.report._headline import favour
 from plait.report._results import Results, Trial
 from plait.report._score_tables import noted, over, score_tables
 from plait.report._table import Cell, Number, Table, places_of, spread
 from plait.tasks import marked
+
+_NO_NUMBER = (
+    "No number: so many settings, all seeds together, failed or have a score that is NaN or infinite; "
+    "worst, best and sensitivity are of the others, and – where a seed has no others."
+)
 
 
 def tables(results: Results) -> list[Table]:
@@ -32,6 +38,7 @@ def _tuning(results: Results) -> Table | None:
     if not results.trials:
         return None
     metrics = list(dict.fromkeys(trial.metric for trial in results.trials))
+    broken = without_number(results.trials)
     lines: list[list[Cell]] = []
     for (way, metric), trials in by_way(results.trials).items():
         seeds = [[t for t in trials if t.seed == seed] for seed in dict.fromkeys(t.seed for t in trials)]
@@ -39,17 +46,32 @@ def _tuning(results: Results) -> Table | None:
         places = places_of(trial.value for trial in trials)
         worst, best = zip(*map(_ends, seeds), strict=True)
         line: list[Cell] = [way, *([metric] if len(metrics) > 1 else []), str(max(map(len, seeds)))]
+        line += [_counted(without_number(trials), trials)] if broken else []
         line += [_chosen(chosen), spread((trial.value for trial in chosen), places) if chosen else "–"]
         line += [spread(worst, places), spread(best, places)]
-        lines.append([*line, spread(np.abs(np.subtract(best, worst)), places)])
+        span = np.abs(np.subtract(best, worst))
+        lines.append([*line, "–" if np.isnan(span).any() else spread(span, places)])
     scores = [marked(name, bool(results.semi_synthetic)) for name in ("chosen's score", "worst", "best")]
-    columns = ["way", *(["metric"] if len(metrics) > 1 else []), "tried", "chosen", *scores, "sensitivity"]
+    columns = ["way", *(["metric"] if len(metrics) > 1 else []), "tried", *(["no number"] if broken else [])]
+    columns += ["chosen", *scores, "sensitivity"]
     notes = [] if results.budget is None else [f"Budget: {results.budget} settings for each way and seed."]
     notes += ["a/b/c: chosen in each seed."] if len({t.seed for t in results.trials}) > 1 else []
+    notes += [favour(results)] if results.favoured else []
+    notes += [_NO_NUMBER] if broken else []
     notes += ["Sensitivity: best − worst score over the settings tried.", *over(results), *noted(results)]
     about = f" ({metrics[0]})" if len(metrics) == 1 else ""
-    title = f"Tuning on validation examples, never on test examples{about}"
+    other = "the same that are scored" if results.favoured else f"never on {results.split} examples"
+    title = f"Tuning on {results.tuned_on} examples, {other}{about}"
     return Table("tuning", title, columns, lines, notes)
+
+
+def without_number(trials: Sequence[Trial]) -> list[Trial]:
+    """Settings that failed, or whose score is NaN or infinite."""
+    return [trial for trial in trials if not math.isfinite(trial.value)]
+
+
+def _counted(some: Sequence[Trial], trials: Sequence[Trial]) -> str:
+    return f"{len(some)} of {len(trials)}" if some else "–"
 
 
 def _chosen(trials: Sequence[Trial]) -> str:
@@ -77,7 +99,9 @@ def _trials(results: Results) -> Table | None:
         for t in results.trials
     ]
     columns = ["way", "seed", "setting", "metric", marked("score", bool(results.semi_synthetic)), "choice"]
-    return Table("trials", "Every setting tried on validation examples", columns, lines, noted(results))
+    return Table(
+        "trials", f"Every setting tried on {results.tuned_on} examples", columns, lines, noted(results)
+    )
 
 
 def _reached(results: Results) -> Table | None:

@@ -15,6 +15,17 @@
     return named ? role(named[1]) : value;
   }
 
+  // Long names beside a narrow figure leave little room below it.
+  function wrapped(text, most) {
+    const lines = [""];
+    for (const word of text.split(" ")) {
+      const longer = lines.at(-1) ? `${lines.at(-1)} ${word}` : word;
+      if (longer.length > most && lines.at(-1)) lines.push(word);
+      else lines[lines.length - 1] = longer;
+    }
+    return lines.join("<br>");
+  }
+
   function layout(spec, width) {
     const narrow = width < 560;
     const made = coloured(spec.layout);
@@ -26,6 +37,7 @@
     made.hoverlabel = { bgcolor: role("--page"), bordercolor: role("--muted"), font: { color: role("--text") } };
     made.dragmode = false;
     made.hovermode = "closest";
+    if (narrow && made.xaxis.title && made.xaxis.automargin) made.xaxis.title = { ...made.xaxis.title, text: wrapped(made.xaxis.title.text, 20) };
     for (const key of Object.keys(made).filter((each) => /^[xy]axis/.test(each)))
       made[key] = { gridcolor: role("--line"), linecolor: role("--line"), fixedrange: true, ...made[key] };
     if (spec.heat && narrow) made.annotations = made.annotations.map((each) => ({ ...each, font: { ...each.font, size: 9 } }));

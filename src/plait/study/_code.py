@@ -1,112 +1,138 @@
-"""The code that a network or a function computes with: its own, and what that names."""
+"""The code that a network or a function computes with: its own, and all that is reached from it."""
 
 from __future__ import annotations
 
-import dis
+import functools
 import inspect
-import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from types import CellType, CodeType, FunctionType, ModuleType
+from collections.abc import Set as AbstractSet
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from plait.fleet._identity import identity
+import numpy as np
+import torch
+from blake3 import blake3
+from torch import Tensor, nn
 
-#: Packages whose code is told by what their classes and functions are called.
-_KNOWN = {*sys.stdlib_module_names, "numpy", "torch", "transformers", "peft", "plait"}
-_PLAIN = bool | int | float | complex | str | bytes | tuple | None
+from plait.fleet._identity import identity
+from plait.study._named import functions_of, known, named, unwrapped
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
+
+_PARTIAL = (functools.partial, functools.partialmethod)
+_HOLDERS = (list, tuple, Mapping, AbstractSet, MethodType, nn.Module, *_PARTIAL)
 
 
 def code_of(parts: Iterable[Any]) -> dict[str, str]:
-    """Name → code of classes and functions, and of all that their code names, at any remove.
+    """Name → code or value, of classes, functions and what they hold, and of all that is reached from there.
 
-    Functions, classes and plain constants are looked for among globals, in modules and in what closures hold,
-    under the names that stand in the code. What is of a package that is known is left out.
+    From a function: what stands under the names in its code, among globals, in modules and in what closures
+    hold, and its defaults. From a class: its bases, its functions, its attributes. From lists, tuples, sets,
+    mappings, partial functions and instances of classes: what they hold. Plain values and tensors are told as
+    they are; of a package that is known, no more than names.
     """
     found: dict[str, str] = {}
-    waiting: list[Any] = list(parts)
+    labels: dict[int, str] = {}
+    kept: list[Any] = []  # so that no two of them have one address
+    waiting = deque(
+        ("" if isinstance(part, type | FunctionType) else f"part {number}", part)
+        for number, part in enumerate(parts)
+    )
     while waiting:
-        part = _unwrapped(waiting.pop())
-        if not isinstance(part, type | FunctionType) or _known(part):
-            continue
-        name = f"{part.__module__}.{part.__qualname__}"
-        if name in found:
-            continue
-        found[name] = _source(part)
-        waiting += part.__bases__ if isinstance(part, type) else ()
-        for function in _functions(part):
-            for place, value in _named(function):
-                if isinstance(value, _PLAIN):
-                    found[place] = identity(value)
-                else:
-                    waiting.append(value)
+        place, value = waiting.popleft()
+        told = _told(value)
+        label = labels.get(id(value), told)
+        if label is None:
+            label = labels[id(value)] = _label(value, place, found)
+            kept.append(value)
+            if isinstance(value, type | FunctionType):
+                found[label] = _source(value)
+            waiting += _inside(value, label)
+        if place and label != place:
+            found[place] = label
     return found
 
 
-def _functions(part: type | FunctionType) -> Iterator[FunctionType]:
-    """The function, or those of a class."""
-    held: Iterable[Any] = [part] if isinstance(part, FunctionType) else vars(part).values()
-    for each in held:
-        accessors = (each.fget, each.fset) if isinstance(each, property) else (each,)
-        yield from (own for own in map(_unwrapped, accessors) if isinstance(own, FunctionType))
+def _told(value: Any) -> str | None:
+    """What is said of a value that nothing is reached from; None for all others."""
+    if isinstance(value, _PLAIN):
+        return identity(value)
+    if isinstance(value, Tensor):
+        return f"{value.dtype} {tuple(value.shape)} {_bytes_of(value)}"
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return f"{value.dtype} {value.shape} {blake3(value.tobytes()).hexdigest()}"
+    if isinstance(value, type | FunctionType | BuiltinFunctionType):
+        return _name(value) if known(value) or isinstance(value, BuiltinFunctionType) else None
+    if isinstance(value, ModuleType):
+        return value.__name__
+    holds = isinstance(value, _HOLDERS)
+    if holds or unwrapped(value) is not value or not known(type(value)):
+        return None
+    return f"an instance of {_name(type(value))}"
 
 
-def _unwrapped(value: Any) -> Any:
-    """What a decorator made something of, as far as it tells."""
-    for name in ("__wrapped__", "__func__", "func"):
-        if not isinstance(value, type | FunctionType) and hasattr(value, name):
-            return getattr(value, name)
-    return value
+def _bytes_of(tensor: Tensor) -> str:
+    if tensor.is_meta or not tensor.numel():
+        return ""
+    dense = tensor.detach() if tensor.layout == torch.strided else tensor.detach().to_dense()
+    flat = dense.cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    return blake3(flat.view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
-def _named(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """What a function's code names, and by what names it is found."""
-    names = set(_names(function.__code__)) - set(_written(function.__code__))
-    yield from _among(names, function.__globals__, function.__module__)
-    for value in [function.__globals__[name] for name in names & function.__globals__.keys()]:
-        if isinstance(value, ModuleType) and not _known(value):
-            yield from _among(names, vars(value), value.__name__)
-    closed = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-    filled = {name: cell.cell_contents for name, cell in closed.items() if _filled(cell)}
-    yield from _among(set(filled), filled, f"{function.__module__}.{function.__qualname__}")
+def _label(value: Any, place: str, found: Mapping[str, str]) -> str:
+    """What a part is called: functions and classes by their names, others by where they were met first."""
+    name = _name(value) if isinstance(value, type | FunctionType) else place
+    number, label = 1, name
+    while label in found:
+        number, label = number + 1, f"{name} {number + 1}"
+    return label
 
 
-def _filled(cell: CellType) -> bool:
-    """Whether a closure's name was given a value yet."""
-    try:
-        _ = cell.cell_contents
-    except ValueError:
-        return False
-    return True
+def _name(value: Any) -> str:
+    return f"{value.__module__}.{value.__qualname__}"
 
 
-def _among(names: set[str], held: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any]]:
-    for name in sorted(names & held.keys()):
-        if not name.startswith("__"):
-            yield f"{where}.{name}", held[name]
+def _inside(value: Any, label: str) -> Iterator[tuple[str, Any]]:
+    """What is reached from a part at one remove, and under what name."""
+    if isinstance(value, type):
+        yield from (("", base) for base in value.__bases__)
+        for name, held in vars(value).items():
+            functions = functions_of(held)
+            yield from ((f"{label}.{name}", function) for function in functions)
+            if not functions and not name.startswith("__"):
+                yield f"{label}.{name}", held
+    elif isinstance(value, FunctionType):
+        yield from named(value, label)
+    elif isinstance(value, _PARTIAL):
+        yield from [(f"{label}.func", value.func), (f"{label}.args", value.args)]
+        yield f"{label}.keywords", value.keywords
+    elif isinstance(value, MethodType):
+        yield from [(f"{label}.self", value.__self__), (f"{label}.function", value.__func__)]
+    elif isinstance(value, Mapping):
+        yield from ((f"{label}[{identity(key)}]", held) for key, held in value.items())
+    elif isinstance(value, AbstractSet):
+        yield from ((f"{label}[{n}]", held) for n, held in enumerate(sorted(value, key=identity)))
+    elif isinstance(value, list | tuple):
+        yield from ((f"{label}[{n}]", held) for n, held in enumerate(value))
+    elif unwrapped(value) is not value:
+        yield f"{label}: wrapped", unwrapped(value)
+    else:
+        yield f"{label}: class", type(value)
+        yield from ((f"{label}.{name}", held) for name, held in _attributes(value))
 
 
-def _names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            yield from _names(inner)
-
-
-def _written(code: CodeType) -> Iterator[str]:
-    """Globals that the code sets: what they hold is no part of it."""
-    yield from (str(each.argval) for each in dis.get_instructions(code) if each.opname == "STORE_GLOBAL")
-
-
-def _known(value: Any) -> bool:
-    """Whether a class, function or module is of a known package."""
-    name = getattr(value, "__module__", None) or getattr(value, "__name__", "")
-    return str(name).partition(".")[0] in _KNOWN
+def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
+    """What an instance holds; a module's hooks without their numbers, which go up with every hook."""
+    for name, held in sorted(getattr(value, "__dict__", {}).items()):
+        hooks = isinstance(value, nn.Module) and "hooks" in name and isinstance(held, Mapping)
+        yield name, list(held.values()) if hooks else held
 
 
 def _source(part: type | FunctionType) -> str:
     """Code as it was written or, where that is not known, as it was compiled."""
     try:
-        return inspect.getsource(part)
+        return inspect.getsource(part if isinstance(part, type) else part.__code__)
     except (OSError, TypeError):
         if isinstance(part, FunctionType):
             return identity(part.__code__)

@@ -8,6 +8,7 @@ from pydantic import Field, PlainValidator, TypeAdapter, ValidationInfo
 
 from plait.errors import nearest
 from plait.recipe import Keys, refuse
+from plait.study._numbers import is_number
 from plait.study.ways import WAYS, Way
 
 
@@ -19,7 +20,16 @@ def _way(value: Any, info: ValidationInfo) -> Way:
     if len(kinds) != 1:
         close = next((near for key in value if (near := nearest(str(key), WAYS))), "")
         raise refuse(f"it needs exactly one of {', '.join(f'`{kind}`' for kind in WAYS)}", close)
+    _check_tuned(value.get("tune"))
     return WAYS[kinds[0]].model_validate(value, context=info.context)
+
+
+def _check_tuned(tune: Any) -> None:
+    """Nothing if no value to try is a number in quotes, which some keys would take and others not."""
+    for key, values in tune.items() if isinstance(tune, dict) else ():
+        for value in values if isinstance(values, list) else ():
+            if is_number(value):
+                raise refuse(f"to try {value!r} for `{key}` is to try text", "write a number without quotes")
 
 
 class TuningDocument(Keys):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from plait.errors import InputError, MissingExtra
 from plait.study._balanced import Floats
+from plait.study._whole import write_json
 
 _WORD = re.compile(r"\b\w\w+\b")
 _NUMBER, _DIMENSIONS = "#number", 100
@@ -45,7 +46,7 @@ class Embedding:
 
     def save(self, folder: Path) -> None:
         """Write it into a folder."""
-        (folder / _WORDS).write_text(json.dumps(list(self.words)) + "\n", encoding="utf-8")
+        write_json(list(self.words), folder / _WORDS, indent=None)
         np.save(folder / _VECTORS, self.vectors)
 
     @classmethod

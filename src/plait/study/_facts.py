@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from types import FunctionType
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,13 +25,17 @@ _FEW = 16
 def of_network(network: nn.Module) -> dict[str, Any]:
     """A network's weights, its structure, and the code that computes with them."""
     modules = list(network.modules())
-    held = [value for module in modules for value in vars(module).values()]
-    functions = [value for value in held if isinstance(value, FunctionType)]
+    held = {
+        f"{name}.{key}": value
+        for name, module in network.named_modules()
+        for key, value in _held(module)
+        if not isinstance(value, bool | int | float | str | None)  # which `attributes` tells
+    }
     parts = {name: dict(_attributes(module)) for name, module in network.named_modules()}
     return {
         "weights": of_weights(network),
         "structure": re.sub(r" at 0x[0-9a-f]+", "", repr(network)),
-        "code": code_of([*map(type, modules), *functions]),
+        "code": code_of([*map(type, modules), *_hooks(modules), held]),
         "attributes": {name: held for name, held in parts.items() if held},
     }
 
@@ -43,11 +46,22 @@ def of_weights(network: nn.Module) -> str:
     return content_hash(open_model(state)) if state else ""
 
 
-def _attributes(module: nn.Module) -> Iterator[tuple[str, str]]:
+def _hooks(modules: Iterable[nn.Module]) -> list[Any]:
+    """What is called before and after modules, in its order."""
+    kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    return [hook for module in modules for kind in kinds for hook in getattr(module, kind).values()]
+
+
+def _held(module: nn.Module) -> Iterator[tuple[str, Any]]:
     """What a module holds besides weights, buffers and modules: an epsilon, a function, a configuration."""
     for name, value in sorted(vars(module).items()):
-        if name in _EVERY or name in _OF_FILES or isinstance(value, nn.Module):
-            continue
+        if name not in _EVERY and name not in _OF_FILES and not isinstance(value, nn.Module):
+            yield name, value
+
+
+def _attributes(module: nn.Module) -> Iterator[tuple[str, str]]:
+    """The same, told in words."""
+    for name, value in _held(module):
         told = getattr(value, "to_dict", None)
         yield name, identity(_without_files(told()) if callable(told) else value)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from plait.checkpoint import load_into, open_model
 from plait.study._at import BOUNDS, At
 from plait.study._training import fit, fit_one, joined, write_index
+from plait.study._whole import write_json
 from plait.tasks import save_network
 
 #: Cosines and conflicts, in the folder of the step that computed them.
@@ -44,7 +44,7 @@ def bounds(at: At, folder: Path) -> None:
     for task in at.suite.tasks:
         network = at.on_task(at.body(at.experts[task.name]), task)
         found[task.name] = at.measured(network, task, at.study.tuning.split)
-    (folder / BOUNDS).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_json(found, folder / BOUNDS)
 
 
 def similarity(at: At, folder: Path) -> None:

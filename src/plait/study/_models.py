@@ -51,8 +51,8 @@ def logits(given: Any) -> Tensor:
     return given if isinstance(given, Tensor) else given["logits"]
 
 
-def said(network: nn.Module, task: Task, rows: Sequence[int]) -> list[int]:
-    """The classes that a network (with the task's head) finds for some test examples."""
-    batch: Batch = task.split("test").batch(rows)
+def said(network: nn.Module, task: Task, rows: Sequence[int], split: str) -> list[int]:
+    """The classes that a network (with the task's head) finds for some examples of a split."""
+    batch: Batch = task.split(split).batch(rows)
     with torch.no_grad():
         return logits(task.outputs(network.eval(), batch)).argmax(-1).tolist()

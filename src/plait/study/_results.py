@@ -38,6 +38,8 @@ def results(study: Study, out: Path, done: Mapping[str, Done]) -> Results:
         methods={name: way.method for name, way in ways.items() if way.method is not None},
         trials=[trial for seed in study.seeds for trial in _trials(study, seed, places)],
         budget=study.tuning.budget if any(way.tuned for way in ways.values()) else None,
+        split=study.split,
+        tuned_on=study.tuning.split,
         curves=[curve for seed in study.seeds for curve in _curves(study, seed, places)],
         reached=[each for seed in study.seeds for each in _reached(study, seed, places)],
         similarity=_similarity(places[SIMILARITY]) if len(study.suite.tasks) > 1 else None,
@@ -134,13 +136,13 @@ def _similarity(folder: Path) -> Similarity:
 
 
 def _pictures(study: Study, places: Mapping[str, Path]) -> Sequence[Picture]:
-    """Test pictures of each task, and what every model said of them; none if examples are no pictures."""
+    """Pictures of each task, and what every model said of them; none if examples are no pictures."""
     seed = study.seeds[0]
     words = {model: read_said(places[scored(model, seed)]) for model in models(study)}
     found = []
     for task in study.suite.tasks:
         rows = shown(study, task)
-        batch = task.split("test").batch(rows) if rows else {}
+        batch = task.split(study.split).batch(rows) if rows else {}
         images = batch.get("input")
         if images is None or images.dim() != 4 or images.shape[1] not in (1, 3):
             continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import nn
 
 from plait.engine._lock import locked
 from plait.report import Expectation, expectations, write_report
-from plait.study._folder import COPY, claim, record
+from plait.study._folder import claim, keep_copy, record
 from plait.study._plan import planned
 from plait.study._results import results
 from plait.study._steps import Done, run_steps
@@ -73,7 +72,7 @@ def run_study(
         found = results(known, out, done)
         report = write_report(found, out / "report")
         if not isinstance(study, Study):
-            shutil.copyfile(study, out / COPY)
+            keep_copy(Path(study), out)
     return StudyRun(report, tuple(done.values()), tuple(expectations(found)))
 
 

@@ -1,4 +1,4 @@
-"""Steps that measure: what every test example adds to the metric, and what a model says of a few."""
+"""Steps that measure: what every example adds to the metric, and what a model says of a few."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from plait.study._at import At, made
 from plait.study._models import said
 from plait.study._study import Study
 from plait.study._tuning import answers
+from plait.study._whole import write_json
 from plait.study.ways import Way
 from plait.tasks import CrossEntropy, Measured, Task, measure
 
@@ -20,10 +21,10 @@ NUMBERS, SAID = "numbers.npz", "said.json"
 
 
 def shown(study: Study, task: Task) -> list[int]:
-    """The test examples that a report shows: evenly spread."""
-    if not study.pictures or "test" not in task.splits or not isinstance(task.loss, CrossEntropy):
+    """The examples that a report shows: evenly spread."""
+    if not study.pictures or not isinstance(task.loss, CrossEntropy):
         return []
-    return np.unique(np.linspace(0, len(task.split("test")) - 1, study.pictures).astype(int)).tolist()
+    return np.unique(np.linspace(0, len(task.split(study.split)) - 1, study.pictures).astype(int)).tolist()
 
 
 def experts(at: At, folder: Path) -> None:
@@ -48,9 +49,9 @@ def _measured(at: At, folder: Path, network: Callable[[Task], nn.Module]) -> Non
         added, broken = measure(model, task, at.study.split)
         numbers[task.name], numbers[f"{task.name} nan"] = added, np.array(broken)
         rows = shown(at.study, task)
-        words[task.name] = said(model, task, rows) if rows else []
+        words[task.name] = said(model, task, rows, at.study.split) if rows else []
     np.savez(folder / NUMBERS, **numbers)  # pyright: ignore[reportArgumentType]
-    (folder / SAID).write_text(json.dumps(words) + "\n", encoding="utf-8")
+    write_json(words, folder / SAID, indent=None)
 
 
 def read(study: Study, model: str, folder: Path) -> Measured:

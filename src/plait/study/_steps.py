@@ -17,9 +17,11 @@ from blake3 import blake3
 
 from plait import __version__
 from plait.errors import InputError, PlaitError, noted, raise_all
+from plait.study._folder import STEPS
+from plait.study._whole import write_text
 
 #: Counts up when what steps write changes, so that older results are made anew.
-_FORMAT = 1
+_FORMAT = 2
 _DONE = "step.json"
 #: Characters of a step's name that its folder is called by; systems take no names of any length.
 _LONGEST = 80
@@ -95,7 +97,7 @@ def run_steps(
         if any(name not in done for name in step.needs):
             continue  # what it needs has failed
         digest = _digest(step, done)
-        place = out / "steps" / f"{_slug(step.name)}-{digest[:12]}"
+        place = out / STEPS / f"{_slug(step.name)}-{digest[:12]}"
         found = _finished(place, out)
         if found is None:
             needs = {name: out / done[name].folder for name in step.needs}
@@ -124,7 +126,7 @@ def _run(
         seconds = time.perf_counter() - started
         found = Done(step.name, digest, str(place.relative_to(out)), seconds, peak())
         text = json.dumps({k: v for k, v in asdict(found).items() if k != "cached"}, indent=1)
-        (partial / _DONE).write_text(text + "\n", encoding="utf-8")
+        write_text(text + "\n", partial / _DONE)
         partial.rename(place)
     except (PlaitError, OSError) as error:
         raise InputError(f"step `{step.name}` failed: {error}", where=str(out), hint=hint) from error

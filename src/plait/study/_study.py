@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from plait.recipe import YamlDocument, read_yaml, validate
 from plait.study._branches import Start
 from plait.study._checks import expected_pairs, problems_of_file, problems_of_tasks, settings_of
 from plait.study._document import BaseDocument, StudyDocument, TuningDocument
+from plait.study._numbers import with_numbers
 from plait.study.ways import Way
 from plait.tasks import Suite, load_suite
 
@@ -34,7 +35,7 @@ class Study:
         bootstrap: draws of an interval.
         reference: the way that the others are tested against.
         expected: pairs of rows of the report, of which the first should be better.
-        pictures: test pictures of each task in the report; 0 for none.
+        pictures: pictures of each task in the report; 0 for none.
         about: a sentence for the report.
         file: that it was read from, if it was.
     """
@@ -104,7 +105,7 @@ def _document(path: Path) -> YamlDocument:
     documents = read_yaml(path, kind="study")
     if len(documents) != 1:
         raise InputError(f"a study is one document, and this file has {len(documents)}", where=str(path))
-    return documents[0]
+    return replace(documents[0], data=with_numbers(documents[0].data))
 
 
 def _suite(

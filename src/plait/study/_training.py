@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from plait.errors import InputError, nearest
 from plait.fleet import Fleet, Member
 from plait.study._at import INDEX
+from plait.study._whole import write_json, write_text
 from plait.tasks import Task, mixture
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def fit(
     shutil.rmtree(folder / "models", ignore_errors=True)
     saved = fleet.save(folder / "models")
     shutil.copyfile(run / METRICS, folder / METRICS)
-    (folder / _BACKEND).write_text(_chosen(fleet) or backend, encoding="utf-8")
+    write_text(_chosen(fleet) or backend, folder / _BACKEND)
     shutil.rmtree(over, ignore_errors=True)
     run.rename(over)  # half of the saves would be no fleet to go on with
     shutil.rmtree(over)
@@ -130,7 +130,7 @@ def backend_of(folder: Path) -> str:
 def write_index(saved: Mapping[str, Path], folder: Path) -> None:
     """Note in a step's folder which member's folder is where."""
     index = {name: str(own.relative_to(folder)) for name, own in saved.items()}
-    (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+    write_json(index, folder / INDEX)
 
 
 def later_seed(seed: int, number: int) -> int:

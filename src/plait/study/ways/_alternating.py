@@ -20,6 +20,7 @@ from plait.study._training import (
     later_seed,
     write_index,
 )
+from plait.study._whole import write_text
 from plait.study.ways._merge import problems_of_method, woven
 from plait.study.ways._trained import Trained
 from plait.tasks import Task
@@ -118,4 +119,4 @@ def _join_metrics(rounds: list[Path], target: Path) -> None:
             record["step"] += before.get(record["member"], 0)
             lines.append(json.dumps(record))
         before = {name: before.get(name, 0) + step for name, step in last.items()}
-    target.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_text("".join(f"{line}\n" for line in lines), target)

@@ -16,6 +16,7 @@ from plait.recipe import Keys
 from plait.study import federated
 from plait.study._at import INDEX
 from plait.study._training import SIMULATED
+from plait.study._whole import write_json
 from plait.study.federated import Clients, Goal, Joined, Local, Model, Policy, Stage
 from plait.study.ways._way import Way
 from plait.tasks import Suite, Task
@@ -216,7 +217,7 @@ def finish(way: Federated, at: At, folder: Path, stages: Sequence[Stage], models
             task: {"model": str(place.relative_to(folder)), "head": str(head.relative_to(folder))}
             for task, head in heads.items()
         }
-    (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+    write_json(index, folder / INDEX)
     reached: dict[str, float] = {}
     for stage in stages:
         for model in stage.models:
@@ -233,6 +234,6 @@ def finish(way: Federated, at: At, folder: Path, stages: Sequence[Stage], models
             for r in stage.records
         ],
     }
-    (folder / SIMULATED).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    write_json(told, folder / SIMULATED)
     if (folder / "run").is_dir():  # models that are good enough at the start train nothing and save nothing
         shutil.rmtree(folder / "run")

@@ -18,6 +18,7 @@ from plait.study._domains import SPLIT, domain_weights
 from plait.study._language import problems_of_language
 from plait.study._mixing import TokenMixture, kept
 from plait.study._posterior import log_posterior
+from plait.study._whole import write_json
 from plait.study.ways._merge import woven
 from plait.study.ways._way import Way
 from plait.tasks import Suite, Task
@@ -133,9 +134,7 @@ def averaged(experts: Mapping[str, Path], weights: Mapping[str, float], base: Pa
 
 def write_weights(weights: Mapping[str, Any], folder: Path) -> None:
     """Put weights into a folder, in a file that is whole whenever it is there."""
-    begun = folder / f"{WEIGHTS}.partial"
-    begun.write_text(json.dumps(weights, indent=1) + "\n", encoding="utf-8")
-    begun.replace(folder / WEIGHTS)
+    write_json(weights, folder / WEIGHTS)
 
 
 def _read(folder: Path) -> dict[str, dict[str, float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from pydantic import Field
 
 from plait.errors import InputError
 from plait.study import federated
+from plait.study._whole import write_json
 from plait.study.federated import Affinities, Clients, Joined, Model
 from plait.study.ways._federated import Federated, finish
 from plait.tasks import Suite
@@ -84,7 +84,7 @@ class Split(Federated):
         groups = federated.best_groups(found, self.split)
         plain = [[value if math.isfinite(value) else None for value in row] for row in found.tolist()]
         told = {"affinity": plain, "groups": [[names[n] for n in group] for group in groups]}
-        (folder / GROUPS).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        write_json(told, folder / GROUPS)
         together.fill(whole.theta)
         models = []
         for number, group in enumerate(groups):

@@ -21,6 +21,7 @@ from plait.study._training import (
     later_seed,
     problems_of_mixture,
 )
+from plait.study._whole import write_json, write_text
 from plait.study.ways._trained import Trained
 from plait.tasks import Suite, Task, at_rest
 
@@ -60,12 +61,13 @@ class Zoo(Trained):
             shutil.rmtree(place / "model", ignore_errors=True)
             fit_one(at, chosen, settings, place, seed=later_seed(at.seed, number))
             learned.append(chosen)
-            (folder / _LEARNED).write_text(json.dumps(learned) + "\n", encoding="utf-8")
-        with (folder / METRICS).open("w", encoding="utf-8") as metrics:
-            for number in range(len(learned)):
-                for line in (folder / f"member-{number}" / METRICS).read_text("utf-8").splitlines():
-                    record = json.loads(line) | {"member": f"{at.name}, member {number + 1}"}
-                    metrics.write(json.dumps(record) + "\n")
+            write_json(learned, folder / _LEARNED, indent=None)
+        records = [
+            json.loads(line) | {"member": f"member {number + 1}"}
+            for number in range(len(learned))
+            for line in (folder / f"member-{number}" / METRICS).read_text("utf-8").splitlines()
+        ]
+        write_text("".join(f"{json.dumps(record)}\n" for record in records), folder / METRICS)
 
     def answers(self, at: At, folder: Path | None) -> Callable[[Task], nn.Module]:
         assert folder is not None
