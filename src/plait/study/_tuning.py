@@ -13,6 +13,7 @@ import numpy as np
 from torch import nn
 
 from plait.errors import InputError, noted
+from plait.study._whole import write_json
 from plait.study.ways import Way
 from plait.tasks import Suite, Task
 
@@ -96,20 +97,22 @@ def make(way: Way, at: At, folder: Path) -> None:
     for number, setting in enumerate(grid):
         if number >= len(trials):
             trials.append({"setting": setting, **_tried(way.variant(setting), at, places[number])})
-            _write(folder / _TRIED, trials)
+            write_json(trials, folder / _TRIED)
         needed = [*places[number + 1 :], places[_best(trials[: number + 1])]]
         for place in places[: number + 1]:
             if place not in needed:
                 shutil.rmtree(place, ignore_errors=True)
     best = _best(trials)
     if "failed" in trials[best]:
+        (folder / _TRIED).unlink()  # all are tried again when the step is gone on with
         raise InputError(f"none of its settings can be used; of the first: {trials[0].get('failed')}")
     place = places[best]
     if place.is_dir():  # else a killed run has come as far as this
         for entry in sorted(place.iterdir()):
             entry.rename(folder / entry.name)
         place.rmdir()
-    _write(folder / TRIALS, [trial | {"chosen": number == best} for number, trial in enumerate(trials)])
+    told = [trial | {"chosen": number == best} for number, trial in enumerate(trials)]
+    write_json(told, folder / TRIALS)
 
 
 def _maker(way: Way, number: int) -> int:
@@ -171,10 +174,3 @@ def _share(task: Task, score: float, bound: float) -> float:
 
 def _read(file: Path) -> list[dict[str, Any]]:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
-
-
-def _write(file: Path, trials: list[dict[str, Any]]) -> None:
-    """Whole whenever it is there."""
-    begun = file.with_name(f"{file.name}.partial")
-    begun.write_text(json.dumps(trials, indent=1) + "\n", encoding="utf-8")
-    begun.replace(file)
