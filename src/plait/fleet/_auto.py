@@ -20,8 +20,8 @@ _WARM = {"stacked": 3}
 _STEPS, _LEAST, _MOST = 3, 0.15, 1.0
 #: Seconds at least, where ways are timed whole.
 _SURE = 0.6
-#: A first look takes one group for all of its size; ways within this of the best are timed whole then, as a
-#: group alone has the caches for itself.
+#: A first look is short and takes one group for all of its size; ways within this of the best are timed
+#: longer and whole then, as a group alone has the caches for itself.
 _NEAR = 1.3
 #: The loop is left only for what is faster by this, as timings are no surer.
 _LEAVE = 1.03
@@ -51,7 +51,7 @@ def choose(trainees: Sequence[Trainee], states: Callable[[Trainee], State], plac
     timing = _Timing(trainees, states, place)
     seconds = timing(ways, whole=False)
     near = [way for way in ways if seconds[way] <= _NEAR * min(seconds.values())]
-    if any(size < count for _, size in near):
+    if len(near) > 1:
         seconds |= timing(near, whole=True)
     kind, size = min(near, key=lambda way: seconds[way] * (1 if way[0] == "sequential" else _LEAVE))
     told = {f"{kind} × {size}": round(value, 6) for (kind, size), value in seconds.items()}
