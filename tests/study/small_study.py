@@ -72,6 +72,7 @@ def ran(folder: Path, study: str = STUDY) -> Path:
 
 
 def step(folder: Path, name: str) -> Path:
-    """Where the results of a step are; its name as folders have it."""
-    (found,) = (p for p in (folder / "out" / "steps").iterdir() if p.name.rpartition("-")[0] == name)
+    """Where the results of a step are."""
+    wanted = name.replace(" ", "-")
+    (found,) = (p for p in (folder / "out" / "steps").iterdir() if p.name.rpartition("-")[0] == wanted)
     return found

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import small_study
 import torch
+from small_study import step
 
 import plait
 from plait.errors import InputError
 from plait.study import load_study, run_study
 from plait.study._at import At
-from plait.study._tuning import _maker, _of_system, _value
+from plait.study._tuning import _makers, _of_system, _value
 from plait.study.ways._clusters import Clusters
 from plait.tasks import Suite, Task, evaluate
 
@@ -45,10 +46,6 @@ def line(name: str, text: str) -> str:
 def tuned(name: str) -> str:
     kind, tune, _ = TUNED[name]
     return line(name, f"{kind}, tune: {json.dumps(tune)}")
-
-
-def step(folder: Path, name: str) -> Path:
-    return small_study.step(folder, name.replace(" ", "-"))
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +142,7 @@ def test_a_disk_that_fills_is_no_fault_of_a_setting() -> None:
 
 def test_settings_that_matter_only_when_asked_share_what_is_made() -> None:
     way = Clusters.model_construct(clusters=2, tune={"temperature": [0.1, 1.0], "lr": [0.1, 0.2]})
-    assert [_maker(way, number) for number in range(4)] == [0, 1, 0, 1]
+    assert _makers(way) == [0, 1, 0, 1]
 
 
 def test_tasks_whose_expert_has_nothing_to_share_do_not_decide() -> None:

@@ -111,7 +111,7 @@ def test_alternating_takes_the_steps_that_the_experts_took(ran: Path) -> None:
 def test_curves_of_ways_are_told_from_those_of_experts_and_students_losses_from_all(ran: Path) -> None:
     study = load_study(ran / "study.yaml")
     steps = [trained(0), *(made(way, 0) for way in study.ways)]
-    found = _curves(study, 0, {name: step(ran, name.replace(" ", "-")) for name in steps})
+    found = _curves(study, 0, {name: step(ran, name) for name in steps})
     names = [curve.member for curve in found]
     assert len(set(names)) == len(names)
     assert {"first", "alternating: first", "of experts"} <= set(names)

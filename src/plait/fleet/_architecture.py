@@ -133,9 +133,15 @@ def _difference(first: Trainee, other: Trainee) -> str:
     return "they differ"
 
 
+def normalising(network: nn.Module) -> dict[str, nn.Module]:
+    """Modules that normalise over a batch as they are trained, with what fills it up; by name."""
+    kind = nn.modules.batchnorm._BatchNorm
+    return {name: module for name, module in network.named_modules() if isinstance(module, kind)}
+
+
 def _check_batch_norm(trainees: Sequence[Trainee]) -> None:
     """Normalisation over a batch counts the rows that fill it up, so no batch may need any."""
-    name = next((n for n, m in _modules(trainees[0]) if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
+    name = next(iter(normalising(trainees[0].network)), None)
     if name is None:
         return
     sizes = {min(t.member.batch_size, len(t.examples)) for t in trainees}

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from plait.errors import InputError
 from plait.fleet._adapter import headed
+from plait.fleet._architecture import normalising
 from plait.fleet._trainee import Trainee
 from plait.tasks import Batch, at_rest
 
@@ -63,16 +64,11 @@ def _network(trainee: Trainee) -> tuple[nn.Module, float]:
     return network, eps**0.75
 
 
-def normalising(network: nn.Module) -> list[nn.Module]:
-    """Modules that normalise over a batch, as they are trained: with what fills it up."""
-    return [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-
-
 def _losses(trainee: Trainee, network: nn.Module, batch: Batch) -> Tensor:
     """Of each example, `(rows,)`."""
     task, device = trainee.task, next(network.parameters()).device
     batch = {name: column.to(device) for name, column in batch.items()}
     with at_rest(network):
-        for module in normalising(network):
+        for module in normalising(network).values():
             module.train()
         return task.loss(task.outputs(network, batch), batch)[0]

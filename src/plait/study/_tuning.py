@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 #: What was tried, in a way's folder: setting, validation score of each task, and whether it was taken.
 TRIALS = "trials.json"
-#: Keys of a way that hold others.
-_WHOLE = ("tune", "settings", "options")
 #: The same while settings are being tried.
 _TRIED = "tried.json"
+#: Keys of a way that hold others.
+_WHOLE = ("tune", "settings", "options")
 
 
 def problems_of_way(way: Way, study: StudyDocument, where: str) -> list[InputError]:
@@ -93,7 +93,7 @@ def make(way: Way, at: At, folder: Path) -> None:
         way.variant(setting).make(at, folder)
         return
     trials, grid = _read(folder / _TRIED), way.grid
-    places = [folder / f"setting-{_maker(way, number)}" for number in range(len(grid))]
+    places = [folder / f"setting-{maker}" for maker in _makers(way)]
     for number, setting in enumerate(grid):
         if number >= len(trials):
             trials.append({"setting": setting, **_tried(way.variant(setting), at, places[number])})
@@ -115,10 +115,10 @@ def make(way: Way, at: At, folder: Path) -> None:
     write_json(told, folder / TRIALS)
 
 
-def _maker(way: Way, number: int) -> int:
-    """The first setting for which the same is made: the others differ only in what they are asked with."""
+def _makers(way: Way) -> list[int]:
+    """For each setting the first one that makes the same: they differ only in what they are asked with."""
     made = [{key: value for key, value in each.items() if key not in way.asked} for each in way.grid]
-    return made.index(made[number])
+    return [made.index(each) for each in made]
 
 
 def answers(way: Way, at: At, folder: Path | None) -> Callable[[Task], nn.Module]:
