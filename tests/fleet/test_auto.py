@@ -35,8 +35,8 @@ class Clock:
         return SimpleNamespace(errors={})
 
 
-def chosen(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Choice:
-    members = [Member(name=f"m{i}", steps=1) for i in range(COUNT)]
+def chosen(clock: Clock, monkeypatch: pytest.MonkeyPatch, steps: int = 1000) -> Choice:
+    members = [Member(name=f"m{i}", steps=steps) for i in range(COUNT)]
     roster = Fleet(members, task(MLP), model=lambda: MLP().double())._roster
     monkeypatch.setattr(auto, "make", clock.make)
     monkeypatch.setattr(auto, "time", SimpleNamespace(perf_counter=lambda: clock.now))
@@ -65,6 +65,16 @@ def test_ways_that_are_far_behind_are_not_timed_whole(monkeypatch):
     assert found.seconds == {"sequential × 10": 2.0, "stacked × 10": 9.0, "stacked × 4": 7.5}
     assert found.kind == "sequential"
     assert len(clock.made) == 3
+
+
+@pytest.mark.parametrize(("steps", "whole"), [(100, 0), (400, 3)])
+def test_ways_are_timed_whole_only_if_that_is_a_small_part_of_the_training(steps, whole, monkeypatch):
+    """Two rounds past four steps of a stack and of its parts are 11 s and more: 5 % of 250 s, not of 100."""
+    clock = Clock(
+        {("sequential", COUNT): 9.0, ("stacked", COUNT): 1.0, ("stacked", 4): 0.5, ("stacked", 2): 0.2}
+    )
+    chosen(clock, monkeypatch, steps)
+    assert len(clock.made) == 3 + (1 + whole if whole else 0)
 
 
 def test_the_loop_is_left_only_for_what_is_clearly_faster(monkeypatch):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from networks import CNN, MLP, Attention, labelled, task
 from torch import nn
 
+from plait.errors import InputError
 from plait.fleet import Fleet, Member
 from plait.fleet._stream import rows
 from plait.tasks import Task
@@ -203,6 +204,58 @@ def test_heads_of_unequal_size_share_a_stack() -> None:
     for t in tasks:
         assert stacked[t.name].head.out_features == t.head.out_features
         assert distance(dict(stacked[t.name].state_dict()), dict(lone[t.name].state_dict())) < 1e-10
+
+
+class Prototypes(nn.Module):
+    """A head of one's own: cosines with a direction for each class, and a trained offset for each."""
+
+    rows_are_classes = True
+
+    def __init__(self, classes: int, features: int) -> None:
+        super().__init__()
+        self.register_buffer("directions", torch.randn(classes, features, dtype=torch.float64))
+        self.offsets = nn.Parameter(torch.randn(classes, dtype=torch.float64))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return nn.functional.normalize(features, dim=-1) @ self.directions.T + self.offsets
+
+
+@pytest.mark.parametrize("backend", ["stacked", "auto"])
+def test_heads_that_say_their_rows_are_classes_share_a_stack(backend: Any) -> None:
+    torch.manual_seed(0)
+    tasks = []
+    for classes in (5, 2, 3):
+        data = (torch.randn(60, 12, dtype=torch.float64), torch.arange(60) % classes)
+        tasks.append(Task(f"of {classes}", {"train": data}, head=Prototypes(classes, 3)))
+    own = [Member(name=t.name, task=t, steps=STEPS, seed=i, clip=0.3, eps=1e-6) for i, t in enumerate(tasks)]
+    make = functools.partial(_double, MLP)
+    fleet = Fleet(own, model=make, backend=backend).fit()
+    lone = Fleet(own, model=make, backend="sequential").fit()
+    assert backend == "stacked" or len(fleet.choices) == 1  # one kind of members, timed once
+    for t in tasks:
+        found, wanted = fleet[t.name].state_dict(), lone[t.name].state_dict()
+        assert not torch.equal(found["head.offsets"], t.head.offsets)  # it was trained
+        assert torch.equal(found["head.directions"], t.head.directions)
+        assert distance(dict(found), dict(wanted)) < 1e-10
+    x = torch.randn(30, 12, dtype=torch.float64)
+    names = [t.name for t in tasks] * 10
+    rows = fleet.outputs(x, member=names)
+    for i, t in enumerate(tasks):
+        with torch.no_grad():
+            wanted_rows = lone[t.name].eval()({"input": x[i::3]})
+        assert torch.allclose(rows[i::3][:, : len(t.head.offsets)], wanted_rows, atol=1e-9)
+
+
+def test_a_head_whose_rows_may_not_be_classes_has_a_stack_of_its_own() -> None:
+    tasks = []
+    for classes in (5, 2):
+        head = Prototypes(classes, 3)
+        head.rows_are_classes = False
+        data = (torch.randn(20, 12, dtype=torch.float64), torch.arange(20) % classes)
+        tasks.append(Task(f"of {classes}", {"train": data}, head=head))
+    own = [Member(name=t.name, task=t, steps=3) for t in tasks]
+    with pytest.raises(InputError, match="`of 5` and `of 2` can't share a stack"):
+        Fleet(own, model=functools.partial(_double, MLP), backend="stacked").fit()
 
 
 def test_members_that_see_one_batch_share_it() -> None:

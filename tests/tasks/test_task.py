@@ -172,6 +172,10 @@ def test_a_suite_gives_tasks_by_name_and_says_why_one_is_missing():
     task = Task("greek", {"train": examples()})
     suite = Suite("s", (task,), lambda: nn.Linear(3, 2), missing={"tops": "no apt-get"})
     assert suite["greek"] is task
+    assert list(suite) == ["greek"]
+    assert len(suite) == 1
+    assert "greek" in suite
+    assert "tops" not in suite
     with pytest.raises(InputError, match="task `tops` is missing: no apt-get"):
         suite["tops"]
     with pytest.raises(InputError, match="did you mean `greek`"):

@@ -1,5 +1,6 @@
 """Many models trained at once, each as if it were alone."""
 
+from plait.fleet._auto import Choice
 from plait.fleet._callbacks import Callback
 from plait.fleet._fleet import Fleet
 from plait.fleet._halving import SuccessiveHalving
@@ -13,6 +14,7 @@ from plait.fleet._trainer_callbacks import TrainerCallbacks
 __all__ = [
     "After",
     "Callback",
+    "Choice",
     "Fleet",
     "FleetWarning",
     "MLflow",

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from plait.errors import InputError
+from plait.fleet._heads import class_tensors
 from plait.fleet._trainee import Trainee
 from plait.tasks import TASK
 
@@ -57,9 +58,10 @@ def check(trainees: Sequence[Trainee]) -> None:
 
 def _structure(trainee: Trainee) -> tuple[Any, ...]:
     """Types and plain settings of all modules, names, shapes and types of all tensors."""
-    widths = _free(trainee)
+    widths = class_tensors(trainee)
+    free = {"head"} if widths else set()
     modules = tuple(
-        (name, type_before_parametrizations(module), _settings(module, name, widths))
+        (name, type_before_parametrizations(module), _settings(module, name, free))
         for name, module in _modules(trainee)
     )
     tensors = tuple(
@@ -71,14 +73,6 @@ def _structure(trainee: Trainee) -> tuple[Any, ...]:
 
 def _modules(trainee: Trainee) -> list[tuple[str, nn.Module]]:
     return list(trainee.network.named_modules())
-
-
-def _free(trainee: Trainee) -> set[str]:
-    """Tensors whose first dimension may differ: a linear head's, if classes may be filled up."""
-    task = trainee.task
-    if isinstance(task.head, nn.Linear) and task.loss.pads_classes:
-        return {"head", "head.weight", "head.bias"}
-    return set()
 
 
 def _settings(module: nn.Module, name: str, free: set[str]) -> tuple[Any, ...]:

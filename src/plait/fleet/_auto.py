@@ -16,13 +16,15 @@ from plait.fleet._trainee import State, Trainee
 
 #: Steps before those that count: a stack is recorded in its third, so the fourth is the first fast one.
 _WARM = {"stacked": 3}
-#: Steps of each way, taken in turns: so many and for so many seconds at least; of long ones, two.
-_STEPS, _LEAST, _MOST = 3, 0.15, 1.0
+#: Steps of each way, taken in turns: so many and for so many seconds at least; of long ones, fewer.
+_STEPS, _LEAST, _MOST, _ROUNDS = 3, 0.15, 1.0, 2
 #: Seconds at least, where ways are timed whole.
 _SURE = 0.6
 #: A first look is short and takes one group for all of its size; ways within this of the best are timed
-#: longer and whole then, as a group alone has the caches for itself.
+#: longer and whole then, as a group alone has the caches for itself, if the training is long enough for it.
 _NEAR = 1.3
+#: Of the training's time, what timing them longer may take: no choice among near ways is worth more.
+_SHARE = 0.05
 #: The loop is left only for what is faster by this, as timings are no surer.
 _LEAVE = 1.03
 #: Bytes of weights, gradients and moments up to which all ways are kept ready at once, to be timed in turns.
@@ -49,10 +51,11 @@ def choose(trainees: Sequence[Trainee], states: Callable[[Trainee], State], plac
     sizes = sorted({count, *(s for s in (4, 16) if s < count)}, reverse=True)
     ways: list[_Way] = [("sequential", count), *((fast, size) for size in sizes)]
     timing = _Timing(trainees, states, place)
-    seconds = timing(ways, whole=False)
+    seconds = timing(ways, whole=False, least=_LEAST)
     near = [way for way in ways if seconds[way] <= _NEAR * min(seconds.values())]
-    if len(near) > 1:
-        seconds |= timing(near, whole=True)
+    left = _SHARE * min(seconds.values()) * max(t.steps - t.step for t in trainees)
+    if len(near) > 1 and sum(seconds[way] * (_ROUNDS + _WARM.get(way[0], 1)) for way in near) <= left:
+        seconds |= timing(near, whole=True, least=min(_SURE, left / len(near)))
     kind, size = min(near, key=lambda way: seconds[way] * (1 if way[0] == "sequential" else _LEAVE))
     told = {f"{kind} × {size}": round(value, 6) for (kind, size), value in seconds.items()}
     return Choice(kind, size, told)
@@ -74,25 +77,26 @@ class _Timing:
     states: Callable[[Trainee], State]
     place: Place
 
-    def __call__(self, ways: Sequence[_Way], *, whole: bool) -> dict[_Way, float]:
+    def __call__(self, ways: Sequence[_Way], *, whole: bool, least: float) -> dict[_Way, float]:
         """Time ways against each other.
 
         Args:
             ways: backends, and how many members a group of theirs has.
             whole: all groups are timed, not the first one for all.
+            least: seconds of each way.
 
         Returns:
             Seconds; infinite for what a backend can't do.
         """
         held = 4 * sum(p.nbytes for t in self.trainees for p in self.states(t).parameters.values())
         turns = [ways] if held * len(ways) <= _TOGETHER else [[way] for way in ways]
-        return {way: seconds for some in turns for way, seconds in self._in_turns(some, whole).items()}
+        return {way: seconds for some in turns for way, seconds in self._in_turns(some, whole, least).items()}
 
-    def _in_turns(self, ways: Sequence[_Way], whole: bool) -> dict[_Way, float]:
+    def _in_turns(self, ways: Sequence[_Way], whole: bool, least: float) -> dict[_Way, float]:
         ready = {way: backends for way in ways if (backends := self._warm(way, whole))}
         taken: dict[_Way, list[float]] = {way: [] for way in ready}
-        passed, rounds, least = 0.0, 0, _SURE if whole else _LEAST
-        while ready and (rounds < 2 or passed < len(ready) * (_MOST if rounds < _STEPS else least)):
+        passed, rounds = 0.0, 0
+        while ready and (rounds < _ROUNDS or passed < len(ready) * (_MOST if rounds < _STEPS else least)):
             rounds += 1
             for way, backends in ready.items():
                 started = time.perf_counter()

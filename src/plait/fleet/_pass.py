@@ -15,6 +15,7 @@ from plait.errors import InputError
 from plait.fleet._attention_masks import unconditional
 from plait.fleet._batches import Stack
 from plait.fleet._dropout import dropout
+from plait.fleet._heads import classes_of, wider
 from plait.fleet._trainee import Tensors, Trainee
 from plait.tasks import Batch
 
@@ -144,20 +145,9 @@ def widest_network(trainees: Sequence[Trainee], device: torch.device) -> tuple[n
         the network, and which outputs each member's head has, `(members, classes)`, if they differ.
     """
     network = unconditional(copy.deepcopy(trainees[0].network).to(device))
-    counts = [_outputs(t) for t in trainees]
+    counts = [classes_of(t) for t in trainees]
     if len(set(counts)) == 1:
         return network, None
-    network.head = _wider(network.head, max(counts))
+    network.head = wider(network.get_submodule("head"), max(counts))
     widest = torch.arange(max(counts), device=device)
     return network, widest < torch.tensor(counts, device=device).unsqueeze(1)
-
-
-def _outputs(trainee: Trainee) -> int:
-    head: Any = trainee.task.head
-    return head.out_features if isinstance(head, nn.Linear) else 0
-
-
-def _wider(head: Any, outputs: int) -> nn.Linear:
-    if not isinstance(head, nn.Linear):
-        raise InputError("heads of unequal size can be stacked only if they are linear")
-    return nn.Linear(head.in_features, outputs, bias=head.bias is not None, device=head.weight.device)

@@ -13,6 +13,7 @@ from plait.fleet._backend import Steps
 from plait.fleet._batches import gather
 from plait.fleet._capture import Captured
 from plait.fleet._dropout import step_key
+from plait.fleet._heads import class_tensors
 from plait.fleet._pass import Pass
 from plait.fleet._trainee import State, Tensors, Trainee
 from plait.fleet._update import Floats, Optimizer, Rates
@@ -38,7 +39,7 @@ class Stacked:
         self._pass = Pass(trainees, device)
         idle = unused(first, device)
         names = [name for name in first.trained() if name not in idle]
-        self._sizes = [{n: s.parameters[n].shape for n in s.parameters} for s in states]
+        self._sizes = [_sizes(t, state) for t, state in zip(trainees, states, strict=True)]
         self.parameters = {n: stacked([s.parameters[n] for s in states], device) for n in names}
         self.frozen = {
             n: stacked([s.parameters[n] for s in states], device)
@@ -114,12 +115,12 @@ class Stacked:
         own = {**self.parameters, **self.frozen}
 
         def cut(name: str, row: Tensor) -> Tensor:
-            return row[tuple(slice(size) for size in sizes[name])].detach().clone()
+            return row[tuple(slice(size) for size in sizes.get(name, ()))].detach().clone()
 
         step = self.trainees[index].step
         return State(
-            {name: cut(name, own[name][index]) for name in sizes},
-            {name: buffer[index].detach().clone() for name, buffer in self.buffers.items()},
+            {name: cut(name, own[name][index]) for name in sizes if name in own},
+            {name: cut(name, buffer[index]) for name, buffer in self.buffers.items()},
             [
                 {name: cut(name, held[index]) for name, held in zip(names, moment, strict=True)}
                 for moment in (self.optimizer.moments if step else [])
@@ -150,6 +151,12 @@ def stacked(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
     for row, tensor in zip(whole, tensors, strict=True):
         row[: len(tensor)] = tensor
     return whole
+
+
+def _sizes(trainee: Trainee, state: State) -> dict[str, torch.Size]:
+    """Shapes of a member's own that may be smaller than the stack's: all but buffers outside of heads."""
+    heads = {name: state.buffers[name] for name in class_tensors(trainee) if name in state.buffers}
+    return {name: tensor.shape for name, tensor in {**state.parameters, **heads}.items()}
 
 
 def _fixed(trainees: Sequence[Trainee]) -> dict[str, Floats]:

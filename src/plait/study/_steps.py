@@ -23,6 +23,8 @@ from plait.study._whole import write_text
 #: Counts up when what steps write changes, so that older results are made anew.
 _FORMAT = 2
 _DONE = "step.json"
+#: A step's folder is called so while it works.
+_PARTIAL = ".partial"
 #: Characters of a step's name that its folder is called by; systems take no names of any length.
 _LONGEST = 80
 
@@ -115,7 +117,7 @@ def run_steps(
 def _run(
     step: Step, digest: str, place: Path, out: Path, needs: Mapping[str, Path], resume: bool, hint: str
 ) -> Done:
-    partial = place.with_name(place.name + ".partial")
+    partial = place.with_name(place.name + _PARTIAL)
     try:
         if partial.exists() and not resume:
             shutil.rmtree(partial)
@@ -154,6 +156,12 @@ def _digest(step: Step, done: Mapping[str, Done]) -> str:
         "needs": {name: done[name].digest for name in step.needs},
     }
     return blake3(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def within_step(folder: Path) -> str:
+    """A folder that a step works in, told the same wherever the study is: step, digest, and place in it."""
+    steps = [part for part in (folder, *folder.parents) if part.name.endswith(_PARTIAL)]
+    return str(folder.relative_to(steps[-1].parent)) if steps else str(folder.absolute())
 
 
 def _slug(name: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from plait.errors import InputError, nearest
 from plait.fleet import Fleet, Member
 from plait.study._at import INDEX
+from plait.study._choices import recall, remember
 from plait.study._whole import write_json, write_text
 from plait.tasks import Task, mixture
 
@@ -100,7 +101,9 @@ def fit(
     fleet = Fleet(
         members, at.suite, model=at.body(start or at.base), backend=backend, out=run, save_every=_SAVE_EVERY
     )
+    recall(fleet, folder)
     fleet.fit(resume=run.is_dir())
+    remember(fleet, folder)
     failed = {record["member"]: record["failed"] for record in fleet.history if "failed" in record}
     for name, why in failed.items():
         hint = "if it diverged, lower its learning rate or give it a clip"

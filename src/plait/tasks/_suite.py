@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -44,6 +44,16 @@ class Suite:
             hint = "; ".join(f"{name}: {why}" for name, why in self.missing.items()) or None
             raise InputError("there is no task", where=f"suite `{self.name}`", hint=hint)
 
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of the tasks, as a dict's keys."""
+        return (task.name for task in self.tasks)
+
+    def __contains__(self, name: object) -> bool:
+        return any(task.name == name for task in self.tasks)
+
     def __getitem__(self, name: str) -> Task:
         found = next((task for task in self.tasks if task.name == name), None)
         where = f"suite `{self.name}`"
@@ -53,6 +63,6 @@ class Suite:
             if name in self.left_out:
                 hint = "name it in load_suite's `tasks`, too"
                 raise InputError(f"task `{name}` was left out", where=where, hint=hint)
-            hint = nearest(name, [task.name for task in self.tasks])
+            hint = nearest(str(name), list(self))
             raise InputError(f"there is no task `{name}`", where=where, hint=hint)
         return found

@@ -28,6 +28,9 @@ class ClassMeans(nn.Module):
         directions: `(classes, features)`, of length 1 each.
     """
 
+    #: Heads of other numbers of classes share a stack with it.
+    rows_are_classes = True
+
     def __init__(self, directions: Tensor) -> None:
         super().__init__()
         self.directions: Tensor

@@ -1,0 +1,87 @@
+"""The same study gives the same numbers, whatever a clock would say of its ways of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small_study
+import torch
+from small_study import step
+
+from plait.fleet import Choice, _loop
+from plait.study import run_study
+
+STUDY = """
+study: tables
+suite: suite.yaml
+experts: {steps: 40, batch_size: 16, lr: 0.01}
+bootstrap: 50
+ways:
+  average: {merge: linear}
+"""
+
+
+@pytest.fixture
+def ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A cache of its own, and ways that a clock would choose, one after another; those that are left."""
+    monkeypatch.setenv("PLAIT_CACHE", str(tmp_path / "cache"))
+    left = ["stacked", "sequential", "sequential"]
+
+    def choose(alike: Sequence[Any], *_: Any) -> Choice:
+        return Choice(left.pop(0), len(alike), {})
+
+    monkeypatch.setattr(_loop, "choose", choose)
+    return left
+
+
+def experts(folder: Path, study: str = STUDY) -> dict[str, np.ndarray]:
+    """Scores of the experts of a study in a new folder."""
+    folder.mkdir()
+    run_study(small_study.write(folder, study), folder / "out")
+    with np.load(step(folder, "score-experts-@0") / "numbers.npz") as numbers:
+        return dict(numbers)
+
+
+def backend(folder: Path) -> str:
+    return (step(folder, "experts-@0") / "backend.txt").read_text()
+
+
+def test_a_way_is_timed_once_for_a_study_wherever_it_is(tmp_path: Path, ways: list[str]) -> None:
+    one, two = experts(tmp_path / "one"), experts(tmp_path / "two")
+    assert len(ways) == 2
+    assert backend(tmp_path / "one") == backend(tmp_path / "two") == "stacked"
+    assert one.keys() == two.keys()
+    assert all(np.array_equal(one[key], two[key]) for key in one)
+
+
+def test_another_training_or_more_threads_are_timed_anew(
+    tmp_path: Path, ways: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experts(tmp_path / "one")
+    experts(tmp_path / "other", STUDY.replace("steps: 40", "steps: 41"))
+    assert len(ways) == 1
+    assert backend(tmp_path / "other") == "sequential"
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)
+    experts(tmp_path / "two")
+    assert not ways
+    assert backend(tmp_path / "two") == "sequential"
+
+
+def test_a_cache_that_is_no_json_or_can_not_be_written_costs_only_time(
+    tmp_path: Path, ways: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experts(tmp_path / "one")
+    (kept,) = (tmp_path / "cache" / "choices").iterdir()
+    kept.write_text("{")
+    experts(tmp_path / "two")
+    assert len(ways) == 1
+    assert backend(tmp_path / "two") == "sequential"
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PLAIT_CACHE", str(tmp_path / "file"))
+    experts(tmp_path / "three")
+    assert not ways
