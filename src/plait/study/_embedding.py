@@ -6,15 +6,15 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plait.errors import InputError, MissingExtra
+from plait.errors import InputError
 from plait.study._balanced import Floats
+from plait.study._extras import check_sklearn
 from plait.study._whole import write_json
 
 _WORD = re.compile(r"\b\w\w+\b")
@@ -67,7 +67,7 @@ def fitted(documents: Sequence[Sequence[str]], seed: int) -> Embedding:
     Raises:
         InputError: there is no word.
     """
-    check_installed()
+    check_sklearn("clustering documents")
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -96,13 +96,3 @@ def words_of(tokens: Sequence[int], decode: Callable[[Sequence[int]], str] | Non
 
     found = _WORD.findall(decode(tokens).lower())
     return [_NUMBER if word[0].isdigit() else word for word in found if word not in ENGLISH_STOP_WORDS]
-
-
-def check_installed() -> None:
-    """Nothing if scikit-learn is there.
-
-    Raises:
-        MissingExtra: it is not.
-    """
-    if find_spec("sklearn") is None:
-        raise MissingExtra("scikit-learn", "tasks", "clustering documents")

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from plait.errors import InputError, noted
 from plait.study._at import INDEX, read_index
 from plait.study._balanced import Floats, Labels, balanced_centres, squared_distances
-from plait.study._embedding import Embedding, check_installed, fitted, words_of
+from plait.study._embedding import Embedding, fitted, words_of
+from plait.study._extras import check_sklearn
 from plait.study._language import Texts, problems_of_language
 from plait.study._mixing import TokenMixture
 from plait.study._models import batches
@@ -55,7 +56,7 @@ class Clusters(Trained):
     def problems(self, study: StudyDocument, where: str) -> list[InputError]:
         problems = super().problems(study, where)
         with noted(problems):
-            check_installed()
+            check_sklearn("clustering documents")
         return problems
 
     def problems_of_suite(self, suite: Suite, where: str) -> list[InputError]:

@@ -11,7 +11,8 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from plait.errors import InputError
+from plait.errors import InputError, noted
+from plait.study._extras import check_sklearn
 from plait.study._models import batches
 from plait.study._probe import probed
 from plait.study.ways._way import Way
@@ -19,6 +20,7 @@ from plait.tasks import Batch, CrossEntropy, SquaredError, Suite, Task, at_rest
 
 if TYPE_CHECKING:
     from plait.study._at import At
+    from plait.study._document import StudyDocument
 
 
 class Concatenated(Way):
@@ -36,6 +38,12 @@ class Concatenated(Way):
     @property
     def method(self) -> str:
         return "arXiv:2212.07346"
+
+    def problems(self, study: StudyDocument, where: str) -> list[InputError]:
+        problems = super().problems(study, where)
+        with noted(problems):
+            check_sklearn("fitting linear probes")
+        return problems
 
     def problems_of_suite(self, suite: Suite, where: str) -> list[InputError]:
         return [
