@@ -370,7 +370,7 @@ def test_faulty_clusters_are_refused_before_the_first_step(
 def test_without_scikit_learn_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("plait.study._embedding.find_spec", lambda _: None)
+    monkeypatch.setattr("plait.study._extras.find_spec", lambda _: None)
     with pytest.raises(
         MissingExtra, match=r"clustering documents needs the package `scikit-learn`.*(?s:.*)plait\[tasks\]"
     ):
