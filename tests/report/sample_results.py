@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from plait.report import Cost, Curve, Picture, Results, Similarity, Trial
+from plait.report import Cost, Curve, Picture, Results, Setting, Similarity
 from plait.tasks import Evidence, Score, Scores
 
 TASKS = ("mnist", "kmnist", "letters", "greek", "weather", "animals", "clothes", "shapes")
@@ -88,7 +88,7 @@ def pictures(count: int = 2) -> list[Picture]:
     return found
 
 
-def trials(seeds: int) -> list[Trial]:
+def trials(seeds: int) -> list[Setting]:
     """Eight settings of each way."""
     random, found = np.random.default_rng(6), []
     for place, way in enumerate(("task arithmetic", "ties", "dare ties", "breadcrumbs", "magmax")):
@@ -97,7 +97,7 @@ def trials(seeds: int) -> list[Trial]:
             values = [0.8 - (0.2 + 0.3 * place) * (s - 0.4) ** 2 + random.normal(0, 0.004) for s in scale]
             for s, v in zip(scale, values, strict=True):
                 setting = {"scale": s, "density": 0.2} if "t" in way else {"scale": s}
-                found.append(Trial(way, setting, float(v), "mean accuracy", v == max(values), seed))
+                found.append(Setting(way, setting, float(v), "mean accuracy", v == max(values), seed))
     return found
 
 

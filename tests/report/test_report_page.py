@@ -16,13 +16,12 @@ from sample_results import KINDS, MODELS, SKILL, TASKS, curves, pictures, sample
 
 from plait.errors import InputError, MissingExtra
 from plait.methods import METHODS as ALL
-from plait.report import Cost, Curve, Picture, Similarity, write_report
+from plait.report import Cost, Curve, Picture, Setting, Similarity, write_report
 from plait.report._figures import figures
 from plait.report._headline import caveats, headline
 from plait.report._plotly import spec
 from plait.report._png import png
 from plait.report._references import references
-from plait.report._results import Trial
 from plait.report._tables import tables
 from plait.tasks import Scores
 
@@ -153,7 +152,7 @@ def bare(**changes):
         {"similarity": Similarity(["a"], np.ones((1, 1)))},
         {"pictures": [Picture("elsewhere", np.full((1, 1), math.nan), "", {}, {})]},
         {
-            "trials": [Trial("ties", {}, math.nan, "accuracy", True)],
+            "trials": [Setting("ties", {}, math.nan, "accuracy", True)],
             "costs": [Cost("all", math.nan, math.nan, True)],
         },
         {

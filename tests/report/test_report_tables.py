@@ -98,7 +98,7 @@ def test_the_test_is_paired_over_examples_and_corrected():
         "difference, points † low",
         "difference, points † high",
     ]
-    assert [line[0] for line in lines] == [m for m in MODELS if m not in ("base", "average", "experts")]
+    assert [line[0] for line in lines] == [m for m in MODELS if m not in ("average", "experts")]
     ps = []
     for line in lines:
         shares = np.zeros((3, len(TASKS)))
@@ -187,7 +187,7 @@ def test_tuning_tells_choice_and_sensitivity():
         values = np.array([[t.value for t in seed] for seed in of])
         chosen = [next(t for t in seed if t.chosen) for seed in of]
         assert line[1] == "8"
-        scales = {f"{t.setting['scale']:g}" for t in chosen}
+        scales = {f"{t.options['scale']:g}" for t in chosen}
         assert all(scale in line[2] for scale in scales)
         means = [np.mean([t.value for t in chosen]), values.min(1).mean(), values.max(1).mean()]
         assert [float(line[i]) for i in (3, 5, 7)] == pytest.approx(means)
@@ -378,7 +378,7 @@ def test_settings_chosen_by_what_is_scored_are_said_to_be_favoured(tmp_path):
 def test_settings_without_a_number_are_counted_and_named():
     of = [t for t in RESULTS.trials if t.way in ("ties", "magmax")]
     of = [
-        replace(t, value=math.nan) if t.way == "ties" and t.setting["scale"] in (0.1, 0.8) else t for t in of
+        replace(t, value=math.nan) if t.way == "ties" and t.options["scale"] in (0.1, 0.8) else t for t in of
     ]
     results = sample(trials=of)
     found = table(results, "tuning")
