@@ -385,17 +385,23 @@ def test_settings_without_a_number_are_counted_and_named():
     places = {name: i for i, name in enumerate(found.columns)}
     ties, magmax = found.rows
     assert (ties[places["no number"]], magmax[places["no number"]]) == ("6 of 24", "–")
-    values = [
-        [t.value for t in of if t.way == "ties" and t.seed == s and math.isfinite(t.value)] for s in range(3)
-    ]
-    assert ties[-1].value == pytest.approx(np.mean([max(each) - min(each) for each in values]))
     assert any("NaN or infinite" in note for note in found.notes)
     (drawn,) = (figure for figure in figures(results) if figure.name == "tuning")
     assert "ties: scale=0.1, density=0.2; ties: scale=0.8, density=0.2." in " ".join(drawn.notes)
     assert "no number" not in table(RESULTS, "tuning").columns
 
 
-def test_a_way_without_any_number_has_no_sensitivity():
-    of = [replace(t, value=math.nan) for t in RESULTS.trials if t.way == "ties"]
-    (row,) = table(sample(trials=of), "tuning").rows
-    assert (row[2], row[-1]) == ("24 of 24", "–")
+def test_a_metric_that_is_a_mean_already_is_not_called_the_mean_of_means():
+    rows = [
+        one(model, value, metric="mean squared error") for model, value in (("experts", 1.0), ("ties", 2.0))
+    ]
+    results = sample(1, scores=[Scores(tuple(rows))], seeds=[0], reference=None, pictures=(), missing={})
+    assert table(results, "averages").columns[-1] == "mean squared error, averaged"
+    assert table(RESULTS, "averages").columns[-1] == "mean accuracy †"
+
+
+def test_the_base_is_tested_against_the_reference_like_all_others():
+    assert "base" in [each.model for each in paired_tests(RESULTS)]
+    assert "base" not in [each.model for each in paired_tests(sample(reference="base"))]
+    others = [replace(each, value=each.value) for each in paired_tests(RESULTS)]
+    assert [each.corrected for each in others] == holm([each.p for each in others])

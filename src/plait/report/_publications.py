@@ -114,8 +114,8 @@ KNOWN = {
     "2412.00081": _arxiv(
         "gargiulo2025tsv",
         "2412.00081",
-        "Gargiulo, Antonio Andrea and Crisostomi, Donato and Bucarelli, Maria Sofia and Scardapane, Simone and "
-        r"Silvestri, Fabrizio and Rodol{\`a}, Emanuele",
+        "Gargiulo, Antonio Andrea and Crisostomi, Donato and Bucarelli, Maria Sofia and Scardapane, Simone "
+        r"and Silvestri, Fabrizio and Rodol{\`a}, Emanuele",
         "Task Singular Vectors: Reducing Task Interference in Model Merging",
         2025,
         "Conference on Computer Vision and Pattern Recognition",

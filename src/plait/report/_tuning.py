@@ -24,13 +24,13 @@ from plait.report._table import Cell, Number, Table, digits, places_of, spread
 from plait.tasks import marked
 
 _NO_NUMBER = (
-    "No number: so many settings, all seeds together, failed or have a score that is NaN or infinite. Nothing "
-    "bounds how bad such a setting is, so its way has no sensitivity; “every setting tried” tells why it failed."
+    "No number: so many settings, all seeds together, failed or have a score that is NaN or infinite. "
+    "Nothing bounds how bad such a setting is, so its way has no sensitivity; why it failed is below."
 )
 _EDGE = "At the edge: the value chosen is the lowest or the highest tried, so a better one may lie outside."
 _SENSITIVITY = (
-    "Sensitivity: best − worst score over the settings tried in a seed; – if fewer than two were tried, or one "
-    "has no number."
+    "Sensitivity: best − worst score over the settings tried in a seed; – if fewer than two were tried, or "
+    "one has no number."
 )
 
 

@@ -29,7 +29,7 @@ class StudyRun:
         report: the HTML file.
         steps: what became of each step, in order.
         expected: what was expected beforehand, and what came of it.
-        edges: values that were chosen and are the lowest or highest tried, so that better ones may lie outside.
+        edges: values that were chosen and are the lowest or highest tried: better ones may lie outside.
     """
 
     report: Path

@@ -1,4 +1,4 @@
-"""What a step has taken so far: kept in its folder, so that one that is killed and gone on with tells it all."""
+"""What a step has taken so far: kept in its folder, so that one that is killed and gone on with tells all."""
 
 from __future__ import annotations
 
