@@ -114,11 +114,12 @@ def test_a_choice_at_the_edge_of_its_grid_is_told_in_table_figure_and_caveats():
     of = {way: row["at the edge"] for way, row in rows.items()}
     assert of == {"ties": "scale lowest", "magmax": "scale highest (1 of 2 seeds)", "breadcrumbs": "–"}
     assert any(note.startswith("At the edge: ") and "may lie outside" in note for note in table.notes)
-    wanted = "ties: scale=1, the lowest tried; magmax: scale=3, the highest tried (1 of 2 seeds)."
+    wanted = "lowest tried: ties scale=1; highest tried: magmax scale=3 (1 of 2 seeds)."
     assert any(note.endswith(f"a better value may lie outside: {wanted}") for note in figure.notes)
     every = [each for way in settings for each in way]
     (caveat,) = (each for each in caveats(sample(2, trials=every)) if "edge" in each)
-    assert caveat.startswith("ties, magmax chose a value at the edge of those tried")
+    assert caveat.endswith("at the edge of those tried, so a better one may lie outside: ties, magmax.")
+    assert [each.told for each in edges(every)][1] == "magmax: scale=3, the highest tried (1 of 2 seeds)"
     inside = settings[2]
     assert "at the edge" not in told(inside)[1].columns
     assert not any("edge" in each for each in caveats(sample(2, trials=inside)))

@@ -122,8 +122,8 @@ def caveats(results: Results) -> list[str]:
         found.append(favour(results))
     ways = dict.fromkeys(edge.way for edge in edges(results.trials))
     if ways:
-        what = f"{', '.join(ways)} chose a value at the edge of those tried"
-        found.append(f"{what}, so a better one may lie outside (see Tuning).")
+        why = "Tuned to a value at the edge of those tried, so a better one may lie outside"
+        found.append(f"{why}: {', '.join(ways)}.")
     if results.reached and results.split == "validation":
         found.append("Ways with targets ended by the validation scores that are told here.")
     if len(results.seeds) == 1:

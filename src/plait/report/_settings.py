@@ -109,6 +109,11 @@ class Edge:
         return f"{self.way}: {self.option}={self.value:g}, the {self.side} tried{self._where}"
 
     @property
+    def at(self) -> str:
+        """`Iso-C lambda=0.4`, and in how many seeds if not in all."""
+        return f"{self.way} {self.option}={self.value:g}{self._where}"
+
+    @property
     def _where(self) -> str:
         return "" if len(self.seeds) == self.of else f" ({len(self.seeds)} of {self.of} seeds)"
 

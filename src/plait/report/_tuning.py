@@ -25,7 +25,8 @@ from plait.tasks import marked
 
 _NO_NUMBER = (
     "No number: so many settings, all seeds together, failed or have a score that is NaN or infinite. "
-    "Nothing bounds how bad such a setting is, so its way has no sensitivity; why it failed is below."
+    "Nothing bounds how bad such a setting is, so its way has no sensitivity; the table of every setting "
+    "says why one failed."
 )
 _EDGE = "At the edge: the value chosen is the lowest or the highest tried, so a better one may lie outside."
 _SENSITIVITY = (
@@ -132,7 +133,7 @@ def _figure(results: Results, metric: str, place: int) -> Figure:
         Series("tried", "muted", dots[False], "ring"),
         Series("chosen", "merge", dots[True], "diamond"),
     )
-    unit = marked(f"{results.tuned_on} score: {metric}", bool(results.semi_synthetic))
+    unit = marked(f"{metric}, {results.tuned_on} examples", bool(results.semi_synthetic))
     rows = list(dict.fromkeys(each.way for each in settings))
     name = "tuning" if place == 0 else f"tuning_{place + 1}"
     notes = [*_not_drawn(broken), *_at_edges(settings), *noted(results)]
@@ -165,5 +166,9 @@ def _not_drawn(broken: Sequence[Setting]) -> list[str]:
 
 
 def _at_edges(settings: Sequence[Setting]) -> list[str]:
-    told = "; ".join(each.told for each in edges(settings))
-    return [f"At the grid's edge, so a better value may lie outside: {told}."] if told else []
+    found = edges(settings)
+    if not found:
+        return []
+    sides = {side: [each.at for each in found if each.side == side] for side in ("lowest", "highest")}
+    told = [f"{side} tried: {', '.join(at)}" for side, at in sides.items() if at]
+    return [f"At the grid's edge, so a better value may lie outside: {'; '.join(told)}."]

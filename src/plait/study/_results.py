@@ -66,7 +66,7 @@ def _scores(study: Study, seed: int, places: Mapping[str, Path]) -> Scores:
 
 def _trials(study: Study, seed: int, places: Mapping[str, Path]) -> list[Setting]:
     found = []
-    metric = f"share of the experts' {study.tuning.split}"
+    metric = "share of the experts' scores"
     for name in study.ways:
         place = places.get(made(name, seed))
         if place is None or not (place / TRIALS).is_file():
