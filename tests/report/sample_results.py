@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from plait.report import Cost, Curve, Picture, Results, Similarity, Trial
+from plait.report import Cost, Curve, Picture, Results, Setting, Similarity
 from plait.tasks import Evidence, Score, Scores
 
 TASKS = ("mnist", "kmnist", "letters", "greek", "weather", "animals", "clothes", "shapes")
@@ -88,7 +89,7 @@ def pictures(count: int = 2) -> list[Picture]:
     return found
 
 
-def trials(seeds: int) -> list[Trial]:
+def trials(seeds: int) -> list[Setting]:
     """Eight settings of each way."""
     random, found = np.random.default_rng(6), []
     for place, way in enumerate(("task arithmetic", "ties", "dare ties", "breadcrumbs", "magmax")):
@@ -97,7 +98,7 @@ def trials(seeds: int) -> list[Trial]:
             values = [0.8 - (0.2 + 0.3 * place) * (s - 0.4) ** 2 + random.normal(0, 0.004) for s in scale]
             for s, v in zip(scale, values, strict=True):
                 setting = {"scale": s, "density": 0.2} if "t" in way else {"scale": s}
-                found.append(Trial(way, setting, float(v), "mean accuracy", v == max(values), seed))
+                found.append(Setting(way, setting, float(v), "mean accuracy", v == max(values), seed))
     return found
 
 
@@ -149,6 +150,52 @@ def costs() -> list[Cost]:
     peak = (310.0, 620.0, 1480.0, 640.0, 410.0, 350.0, 380.0, 700.0, 520.0)
     of = zip(steps, seconds, peak, strict=True)
     return [Cost(step, s, mb, cached=i < 3) for i, (step, s, mb) in enumerate(of)]
+
+
+#: Names as long as those of shipped studies.
+LONG = {
+    "task arithmetic": "task arithmetic, tuned",
+    "dare ties": "DARE-TIES, density 0.5",
+    "breadcrumbs": "Breadcrumbs with TIES' signs",
+    "model stock": "Model Stock (no options)",
+    "joint": "joint training, thrice as long",
+    "ensemble": "ensemble of all eight experts",
+    "mnist": "devanagari digits",
+    "kmnist": "cursive hiragana",
+    "letters": "old english letters",
+    "greek": "polytonic greek",
+}
+
+
+def wide() -> Results:
+    """As much as the demo shows: eight tasks, twelve models, long names, tuning with edges and failures."""
+    of = scores(0)
+    twin = [replace(row, model="TIES, another seed") for row in of if row.model == "ties"]
+    behind = {("TIES, another seed", *key[1:]): held for key, held in of.evidence.items() if key[0] == "ties"}
+    rows = [replace(r, model=LONG.get(r.model, r.model), task=LONG.get(r.task, r.task)) for r in (*of, *twin)]
+    known = {**of.evidence, **behind}
+    evidence = {(LONG.get(m, m), LONG.get(t, t), k): held for (m, t, k), held in known.items()}
+    shown = [
+        replace(
+            p,
+            task=LONG.get(p.task, p.task),
+            label="a sign with a name",
+            said={LONG.get(m, m): "a sign with a name" for m in p.said},
+            right={LONG.get(m, m): right for m, right in p.right.items()},
+        )
+        for p in pictures(3)
+    ]
+    settings = [replace(each, way=LONG.get(each.way, each.way)) for each in trials(1)]
+    settings[3] = replace(settings[3], value=np.nan, failed="member `it` failed: its loss was not finite")
+    return sample(
+        1,
+        scores=[replace(of, rows=tuple(rows), evidence=evidence)],
+        groups={LONG.get(name, name): kind for name, kind in KINDS.items()},
+        methods={LONG.get(name, name): method for name, method in METHODS.items()},
+        pictures=shown,
+        trials=settings,
+        expected=[("experts", "base"), ("ties", "average")],
+    )
 
 
 def sample(seeds: int = 3, /, **changes: Any) -> Results:

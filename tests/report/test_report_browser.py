@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import browser
 import pytest
-from sample_results import MODELS, sample, scores
+from sample_results import MODELS, sample, scores, wide
 
 from plait.report import write_report
 
@@ -43,6 +43,17 @@ def test_the_page_is_drawn_without_errors_or_requests(page, report, width, dark)
     assert across[0] <= across[1]
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert background == ("rgb(20, 24, 28)" if dark else "rgb(255, 255, 255)")
+
+
+@pytest.mark.parametrize("width", [320, 360, 390, 768])
+def test_as_much_as_the_demo_shows_scrolls_within_its_tables_and_never_the_page(page, tmp_path, width):
+    page.look(width, 800)
+    page.open(write_report(wide(), tmp_path))
+    page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    across = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+    assert across[0] == across[1] <= width
+    wider = "[...document.querySelectorAll('.scroll')].some(e => e.scrollWidth > e.clientWidth)"
+    assert page.evaluate(wider)
 
 
 def test_figures_follow_the_theme_and_the_width(page, report):

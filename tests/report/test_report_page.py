@@ -16,14 +16,15 @@ from sample_results import KINDS, MODELS, SKILL, TASKS, curves, pictures, sample
 
 from plait.errors import InputError, MissingExtra
 from plait.methods import METHODS as ALL
-from plait.report import Cost, Curve, Picture, Similarity, write_report
+from plait.report import Cost, Curve, Picture, Setting, Similarity, bibtex, write_report
 from plait.report._figures import figures
 from plait.report._headline import caveats, headline
 from plait.report._plotly import spec
 from plait.report._png import png
+from plait.report._publications import KNOWN
 from plait.report._references import references
-from plait.report._results import Trial
 from plait.report._tables import tables
+from plait.study.ways import WAYS
 from plait.tasks import Scores
 
 ODD = "<b>&_%'\"$x$"
@@ -153,7 +154,7 @@ def bare(**changes):
         {"similarity": Similarity(["a"], np.ones((1, 1)))},
         {"pictures": [Picture("elsewhere", np.full((1, 1), math.nan), "", {}, {})]},
         {
-            "trials": [Trial("ties", {}, math.nan, "accuracy", True)],
+            "trials": [Setting("ties", {}, math.nan, "accuracy", True)],
             "costs": [Cost("all", math.nan, math.nan, True)],
         },
         {
@@ -200,6 +201,11 @@ def test_the_headline_says_what_the_tables_say():
     assert "beats average by" in said
     assert "in 3 of 3 seeds (p < 0.001)" in said
     assert re.search(r"the yardstick, joint training on all tasks, keeps 9\d\.\d % †", said)
+    assert re.search(r"; the base alone keeps 2\d\.\d % † \[[\d., ]+\]; ", said)
+    other = headline(sample(groups=KINDS | {"magmax": "base"}))
+    assert "the base alone (magmax) keeps 7" in other
+    without = [scores(seed, MODELS[1:]) for seed in range(3)]
+    assert "base" not in headline(sample(scores=without))
 
 
 def test_the_headline_claims_no_more_than_was_found():
@@ -243,6 +249,7 @@ def test_where_nothing_competes_none_is_called_the_best():
     said = headline(sample(groups=kinds))
     assert said.startswith("No single model made of the experts is here; average (federated) keeps ")
     assert "joint (joint) keeps" in said
+    assert "; the base alone keeps 2" in said
     two = [scores(seed, ("base", "experts")) for seed in range(3)]
     assert headline(sample(scores=two, reference=None)) == "No single model made of the experts is here."
 
@@ -268,6 +275,40 @@ def test_every_method_of_plait_has_a_reference():
     assert ties.told.startswith("Yadav et al. TIES-Merging")
     with pytest.raises(InputError, match="no merge method `tie`"):
         references(sample(methods={"ties": "tie"}))
+
+
+#: A way of each kind of study, by its key.
+ONE_OF_EACH: dict[str, list[object]] = {
+    "merge": ["ties"],
+    "train": ["joint"],
+    "ensemble": ["probabilities"],
+    "alternate": ["linear"],
+    "distill": ["experts", "ensemble"],
+    "concatenate": ["experts"],
+    "zoo": [2],
+    "federate": ["fedast", "synchronous", "sequential"],
+    "split": [2],
+    "posterior": ["ensemble", "average"],
+    "clusters": [2],
+}
+
+
+def test_every_arxiv_number_of_a_method_or_way_has_its_authors_title_and_year():
+    assert set(ONE_OF_EACH) == set(WAYS)
+    ways = [WAYS[key].model_construct(**{key: v}).method for key, vs in ONE_OF_EACH.items() for v in vs]
+    named = [method.reference for method in ALL.values()] + [way for way in ways if way is not None]
+    numbers = {number for name in named for number in re.findall(r"arXiv:(\d{4}\.\d{4,5})", name)}
+    assert {"2412.00081", "2502.04959", "2411.03055"} <= numbers
+    assert numbers <= set(KNOWN)
+    for number in numbers:
+        fields = KNOWN[number].fields
+        assert fields["eprint"] == number
+        assert re.fullmatch(r"[^,]+, [^,]+( and [^,]+, [^,]+)*", fields["author"])
+        assert re.fullmatch(r"\{[^{}]{10,}\}", fields["title"])
+        assert not re.search(r"\d{4}\.\d{4}", fields["title"])
+        assert 1990 < int(fields["year"]) < 2100
+    assert "@inproceedings{gargiulo2025tsv" in bibtex("tsv")
+    assert "Isotropic Model Merging" in bibtex("iso_c")
 
 
 def test_an_earlier_report_is_replaced_whole_and_other_files_stay(tmp_path):

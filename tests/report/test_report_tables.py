@@ -98,7 +98,7 @@ def test_the_test_is_paired_over_examples_and_corrected():
         "difference, points † low",
         "difference, points † high",
     ]
-    assert [line[0] for line in lines] == [m for m in MODELS if m not in ("base", "average", "experts")]
+    assert [line[0] for line in lines] == [m for m in MODELS if m not in ("average", "experts")]
     ps = []
     for line in lines:
         shares = np.zeros((3, len(TASKS)))
@@ -187,7 +187,7 @@ def test_tuning_tells_choice_and_sensitivity():
         values = np.array([[t.value for t in seed] for seed in of])
         chosen = [next(t for t in seed if t.chosen) for seed in of]
         assert line[1] == "8"
-        scales = {f"{t.setting['scale']:g}" for t in chosen}
+        scales = {f"{t.options['scale']:g}" for t in chosen}
         assert all(scale in line[2] for scale in scales)
         means = [np.mean([t.value for t in chosen]), values.min(1).mean(), values.max(1).mean()]
         assert [float(line[i]) for i in (3, 5, 7)] == pytest.approx(means)
@@ -378,24 +378,30 @@ def test_settings_chosen_by_what_is_scored_are_said_to_be_favoured(tmp_path):
 def test_settings_without_a_number_are_counted_and_named():
     of = [t for t in RESULTS.trials if t.way in ("ties", "magmax")]
     of = [
-        replace(t, value=math.nan) if t.way == "ties" and t.setting["scale"] in (0.1, 0.8) else t for t in of
+        replace(t, value=math.nan) if t.way == "ties" and t.options["scale"] in (0.1, 0.8) else t for t in of
     ]
     results = sample(trials=of)
     found = table(results, "tuning")
     places = {name: i for i, name in enumerate(found.columns)}
     ties, magmax = found.rows
     assert (ties[places["no number"]], magmax[places["no number"]]) == ("6 of 24", "–")
-    values = [
-        [t.value for t in of if t.way == "ties" and t.seed == s and math.isfinite(t.value)] for s in range(3)
-    ]
-    assert ties[-1].value == pytest.approx(np.mean([max(each) - min(each) for each in values]))
     assert any("NaN or infinite" in note for note in found.notes)
     (drawn,) = (figure for figure in figures(results) if figure.name == "tuning")
     assert "ties: scale=0.1, density=0.2; ties: scale=0.8, density=0.2." in " ".join(drawn.notes)
     assert "no number" not in table(RESULTS, "tuning").columns
 
 
-def test_a_way_without_any_number_has_no_sensitivity():
-    of = [replace(t, value=math.nan) for t in RESULTS.trials if t.way == "ties"]
-    (row,) = table(sample(trials=of), "tuning").rows
-    assert (row[2], row[-1]) == ("24 of 24", "–")
+def test_a_metric_that_is_a_mean_already_is_not_called_the_mean_of_means():
+    rows = [
+        one(model, value, metric="mean squared error") for model, value in (("experts", 1.0), ("ties", 2.0))
+    ]
+    results = sample(1, scores=[Scores(tuple(rows))], seeds=[0], reference=None, pictures=(), missing={})
+    assert table(results, "averages").columns[-1] == "mean squared error, averaged"
+    assert table(RESULTS, "averages").columns[-1] == "mean accuracy †"
+
+
+def test_the_base_is_tested_against_the_reference_like_all_others():
+    assert "base" in [each.model for each in paired_tests(RESULTS)]
+    assert "base" not in [each.model for each in paired_tests(sample(reference="base"))]
+    others = [replace(each, value=each.value) for each in paired_tests(RESULTS)]
+    assert [each.corrected for each in others] == holm([each.p for each in others])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,8 +14,9 @@ import small_study
 import torch
 from small_study import step
 
-from plait.fleet import Choice, _loop
+from plait.fleet import Choice, Fleet, _loop
 from plait.study import run_study
+from plait.study._choices import recall, remember
 
 STUDY = """
 study: tables
@@ -56,6 +59,26 @@ def test_a_way_is_timed_once_for_a_study_wherever_it_is(tmp_path: Path, ways: li
     assert backend(tmp_path / "one") == backend(tmp_path / "two") == "stacked"
     assert one.keys() == two.keys()
     assert all(np.array_equal(one[key], two[key]) for key in one)
+
+
+class Chosen(dict[str, Any]):
+    """What a fleet's choices are read from and given to."""
+
+    choices: dict[str, Choice]
+
+
+def test_a_way_that_could_not_be_gone_is_remembered_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLAIT_CACHE", str(tmp_path / "cache"))
+    one, two = Chosen(it=0), Chosen(it=0)
+    one.choices = {"it": Choice("sequential", 3, {"stacked × 3": math.inf, "sequential × 3": 0.5})}
+    two.choices = {}
+    remember(cast("Fleet", one), tmp_path)
+    (kept,) = (tmp_path / "cache" / "choices").iterdir()
+    json.loads(kept.read_text(), parse_constant=pytest.fail)
+    recall(cast("Fleet", two), tmp_path)
+    assert two.choices == one.choices
 
 
 def test_another_training_or_more_threads_are_timed_anew(

@@ -334,6 +334,15 @@ def test_the_command_tells_steps_and_report(ran: Path) -> None:
     words = CliRunner().invoke(app, ["run", str(ran / "study.yaml"), "-o", str(ran / "out")]).stdout
     assert "expected experts > base: holds (+" in words
     assert "expected joint > average:" in words
+    trials = json.loads((step(ran, "task-arithmetic-@0") / "trials.json").read_text())
+    (chosen,) = (trial["setting"]["lambda"] for trial in trials if trial["chosen"])
+    side = {0.2: "lowest", 0.8: "highest"}.get(chosen)
+    wanted = [] if side is None else [("task arithmetic", "lambda", chosen, side)]
+    assert [(e["way"], e["option"], e["value"], e["side"]) for e in told["edges"]] == wanted
+    said = (
+        f"grid's edge, a better value may lie outside: task arithmetic: lambda={chosen:g}, the {side} tried"
+    )
+    assert (said in words) == bool(wanted)
 
 
 def test_the_demo_is_a_study_of_eight_merges_with_one_budget(

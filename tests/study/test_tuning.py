@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from plait.errors import InputError
 from plait.study import load_study, run_study
 from plait.study._at import At
 from plait.study._tuning import _makers, _of_system, _value
+from plait.study._whole import as_number, write_json
 from plait.study.ways._clusters import Clusters
 from plait.tasks import Suite, Task, evaluate
 
@@ -115,14 +117,48 @@ def test_a_killed_tuning_goes_on_with_the_settings_that_are_left(
     assert_same(one / "model", other / "model")
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_tuning_that_is_killed_at_its_very_end_tries_nothing_again(
+    kept: bool, ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All is written, and the step's folder has not got its name yet; `tried.json` is there or gone."""
+    study = small_study.write(tmp_path, STUDY + tuned("merge"))
+    run_study(study, tmp_path / "out")
+    place = step(tmp_path, "merge @0")
+    assert {p.name for p in place.iterdir()} == {"model", "trials.json", "step.json"}
+    (place / "step.json").unlink()
+    if kept:
+        (place / "tried.json").write_text((place / "trials.json").read_text())
+    place.rename(place.with_name(f"{place.name}.partial"))
+    monkeypatch.setattr(At, "measured", lambda *_: pytest.fail("a setting is measured again"))
+    run_study(study, tmp_path / "out", resume=True)
+    assert not (place / "tried.json").exists()
+    one = step(ran, "merge @0")
+    assert (one / "trials.json").read_text() == (place / "trials.json").read_text()
+    assert_same(one / "model", place / "model")
+
+
+def test_numbers_that_json_has_no_word_for_are_read_as_they_were(tmp_path: Path) -> None:
+    numbers = [1.5, math.nan, math.inf, -math.inf, 0.0]
+    write_json({"all": numbers}, tmp_path / "file.json")
+    told = json.loads((tmp_path / "file.json").read_text(), parse_constant=pytest.fail)["all"]
+    assert told == [1.5, None, "Infinity", "-Infinity", 0.0]
+    assert np.array_equal([as_number(each) for each in told], numbers, equal_nan=True)
+
+
 def test_a_setting_that_fails_is_the_worst_and_the_others_are_tried(tmp_path: Path) -> None:
     tune = "train: joint, settings: {optimizer: sgd}, tune: {lr: [1.0e+9, 0.05, 0.01]}"
     run = run_study(small_study.write(tmp_path, STUDY + line("joint", tune)), tmp_path / "out")
-    trials = json.loads((step(tmp_path, "joint @0") / "trials.json").read_text())
+    told = (step(tmp_path, "joint @0") / "trials.json").read_text()
+    trials = json.loads(told, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
     assert [bool(trial["scores"]) for trial in trials] == [False, True, True]
     assert [trial["chosen"] for trial in trials].index(True) > 0
+    assert trials[0]["value"] is None
     assert "its loss was not finite" in trials[0]["failed"]
-    assert run.report.is_file()
+    table = (run.report.parent / "tables" / "tuning.csv").read_text().splitlines()
+    row = dict(zip(table[0].split(","), table[1].split(","), strict=True))
+    assert (row["no number"], row["worst"], row["sensitivity"]) == ("1 of 3", "failed", "–")
+    assert "its loss was not finite" in (run.report.parent / "tables" / "trials.md").read_text()
 
 
 def test_if_every_setting_fails_the_step_says_so(tmp_path: Path) -> None:

@@ -31,10 +31,13 @@ def run(
     if as_json:
         expected = [{**asdict(each), "outcome": each.outcome} for each in found.expected]
         steps = [asdict(step) for step in found.steps]
-        print_json({"report": str(found.report), "steps": steps, "expected": expected})
+        edges = [asdict(each) for each in found.edges]
+        print_json({"report": str(found.report), "steps": steps, "expected": expected, "edges": edges})
     else:
         for each in found.expected:
             print(f"expected {each.told}")
+        for each in found.edges:
+            print(f"at the grid's edge, a better value may lie outside: {each.told}")
         print(f"report: {found.report}")
 
 

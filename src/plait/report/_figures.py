@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from plait.report._notes import noted
 from plait.report._palette import MEMBERS, kind
-from plait.report._results import Cost, Results, Trial
-from plait.report._score_tables import noted
+from plait.report._results import Cost, Results
 from plait.report._shapes import Bars, Dot, Dots, Figure, Heat, Line, Lines, Series
 from plait.report._shares import averages, seed_averages, shares
 from plait.report._table import digits
-from plait.report._tables import by_way, without_number
+from plait.report._tuning import tuning_figures
 from plait.tasks import marked
 
 #: Points of a curve that are drawn; more can't be told apart.
@@ -28,7 +28,7 @@ _TOLD = 12
 def figures(results: Results) -> list[Figure]:
     """All that there is something to see of."""
     found = [_averages(results), _heat(results), *_similarity(results), *_curves(results)]
-    return [figure for figure in [*found, *_tuning(results), _costs(results)] if figure is not None]
+    return [figure for figure in [*found, *tuning_figures(results), _costs(results)] if figure is not None]
 
 
 def role(results: Results, model: str) -> str:
@@ -146,45 +146,6 @@ def _curves_over(results: Results, counted: str, number: int) -> Figure:
     notes = ["Dotted lines across: the scores that were wanted."] if any(levels.values()) else []
     shape = Lines(dict(panels), counted, levels)
     return Figure(name, title, seen, shape, [*notes, *noted(results)])
-
-
-def _tuning(results: Results) -> list[Figure]:
-    found = []
-    metrics = list(dict.fromkeys(trial.metric for trial in results.trials))
-    for place, metric in enumerate(metrics):
-        trials = [trial for trial in results.trials if trial.metric == metric]
-        rows = list(dict.fromkeys(trial.way for trial in trials))
-        dots: dict[bool, list[Dot]] = {False: [], True: []}
-        for trial in trials:
-            if math.isfinite(trial.value):
-                dots[trial.chosen].append(
-                    Dot(trial.way, trial.value, told=f"{trial.told} (seed {trial.seed})")
-                )
-        series = [
-            Series("tried", "muted", dots[False], "ring"),
-            Series("chosen", "merge", dots[True], "diamond"),
-        ]
-        ranges = {way: _range([t.value for t in of]) for (way, _), of in by_way(trials).items()}
-        widest = max(ranges, key=lambda way: ranges[way])
-        seen = f"{widest} depends most on its setting: its scores spread over {digits(ranges[widest], 3)}."
-        unit = marked(f"{results.tuned_on} score: {metric}", bool(results.semi_synthetic))
-        name = "tuning" if place == 0 else f"tuning_{place + 1}"
-        title = "Every setting tried, and the one chosen"
-        notes = [*_not_drawn(trials), *noted(results)]
-        found.append(Figure(name, title, seen, Dots(rows, series, unit), notes))
-    return found
-
-
-def _not_drawn(trials: Sequence[Trial]) -> list[str]:
-    """Settings that have no place on an axis."""
-    broken = without_number(trials)
-    told = "; ".join(dict.fromkeys(f"{trial.way}: {trial.told}" for trial in broken))
-    return [f"Not drawn, as they failed or have a score that is NaN or infinite: {told}."] if broken else []
-
-
-def _range(values: Sequence[float]) -> float:
-    finite = [v for v in values if math.isfinite(v)]
-    return max(finite) - min(finite) if finite else 0.0
 
 
 def _costs(results: Results) -> Figure | None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from plait.report._results import SINGLE, Results
+from plait.report._settings import edges
 from plait.report._shares import averages, firsts, paired_tests
 from plait.report._table import digits
 from plait.tasks import NOTE, Average, marked, notes
@@ -25,7 +26,7 @@ def headline(results: Results) -> str:
     if top is None:
         return _without_best(results, pooled)
     parts = [f"{top} keeps {_share(results, pooled[top])} of the experts’ {_what(results)}"]
-    parts.append(_against(results, top))
+    parts += [_against(results, top), *_bases(results, pooled)]
     bounds = [model for model in results.models if results.kind(model) == "joint"]
     parts += [f"the yardstick, {_joint(m)}, keeps {_share(results, pooled[m])}" for m in bounds]
     return "; ".join(part for part in parts if part) + "."
@@ -40,7 +41,16 @@ def _without_best(results: Results, pooled: Mapping[str, Average]) -> str:
     if not told:
         return f"No {SINGLE} is here."
     told[0] += f" of the experts’ {_what(results)}"
-    return f"No {SINGLE} is here; {'; '.join(told)}."
+    return f"No {SINGLE} is here; {'; '.join([*told, *_bases(results, pooled)])}."
+
+
+def _bases(results: Results, pooled: Mapping[str, Average]) -> list[str]:
+    """What is kept without any expert: a way that keeps less has lost by them."""
+    of = {model: pooled[model] for model in results.models if results.kind(model) == "base"}
+    names = {model: "the base alone" if model == "base" else f"the base alone ({model})" for model in of}
+    return [
+        f"{names[m]} keeps {_share(results, each)}" for m, each in of.items() if math.isfinite(each.value)
+    ]
 
 
 def _joint(model: str) -> str:
@@ -100,16 +110,20 @@ def favour(results: Results) -> str:
 def caveats(results: Results) -> list[str]:
     """What a reader must know before they believe it."""
     found = []
-    ways = sum(results.competes(model) for model in results.models)
-    if ways > 1:
+    count = sum(results.competes(model) for model in results.models)
+    if count > 1:
         found.append(
-            f"The best {SINGLE}, of {ways}, is named by the same {results.split} scores that it is told "
+            f"The best {SINGLE}, of {count}, is named by the same {results.split} scores that it is told "
             "with, so its figure is slightly too good; p is corrected for all that were tested."
         )
     if results.split != "test":
         found.append(f"All scores are of {results.split} examples, none of test examples.")
     if results.favoured:
         found.append(favour(results))
+    ways = dict.fromkeys(edge.way for edge in edges(results.trials))
+    if ways:
+        why = "Tuned to a value at the edge of those tried, so a better one may lie outside"
+        found.append(f"{why}: {', '.join(ways)}.")
     if results.reached and results.split == "validation":
         found.append("Ways with targets ended by the validation scores that are told here.")
     if len(results.seeds) == 1:

@@ -12,11 +12,11 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from plait.errors import MissingExtra
+from plait.report._entry import Entry
 from plait.report._headline import caveats, headline
 from plait.report._palette import DARK, LIGHT
 from plait.report._pictures import data_url, sheet
 from plait.report._plotly import spec
-from plait.report._references import Entry
 from plait.report._results import Results
 from plait.report._shapes import Figure
 from plait.report._table import Number, Table

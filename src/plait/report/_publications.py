@@ -2,42 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, eq=False)
-class Entry:
-    """One publication.
-
-    Args:
-        key: in BibTeX.
-        fields: in BibTeX's own writing.
-        kind: of the entry.
-    """
-
-    key: str
-    fields: Mapping[str, str]
-    kind: str = "misc"
-
-    @property
-    def url(self) -> str:
-        """Where it can be read, or nothing."""
-        return self.fields.get("url", "")
-
-    @property
-    def told(self) -> str:
-        """Author, title and year in words."""
-        names = self.fields.get("author", "").split(" and ")
-        first = names[0].split(",")[0]
-        many = f"{first} et al." if len(names) > 2 else " and ".join(name.split(",")[0] for name in names)
-        title = self.fields["title"].replace("{", "").replace("}", "")
-        return ". ".join(part for part in (many.rstrip("."), title, self.fields.get("year", "")) if part)
-
-    def bibtex(self) -> str:
-        """The entry."""
-        lines = "".join(f"  {name} = {{{value}}},\n" for name, value in self.fields.items())
-        return f"@{self.kind}{{{self.key},\n{lines}}}\n"
+from plait.report._entry import Entry
 
 
 def _arxiv(key: str, number: str, author: str, title: str, year: int, venue: str = "") -> Entry:
@@ -145,6 +110,31 @@ KNOWN = {
         "Wan, Fanqi and Zhong, Longguang and Yang, Ziyi and Chen, Ruijun and Quan, Xiaojun",
         "FuseChat: Knowledge Fusion of Chat Models",
         2024,
+    ),
+    "2412.00081": _arxiv(
+        "gargiulo2025tsv",
+        "2412.00081",
+        "Gargiulo, Antonio Andrea and Crisostomi, Donato and Bucarelli, Maria Sofia and Scardapane, Simone "
+        r"and Silvestri, Fabrizio and Rodol{\`a}, Emanuele",
+        "Task Singular Vectors: Reducing Task Interference in Model Merging",
+        2025,
+        "Conference on Computer Vision and Pattern Recognition",
+    ),
+    "2502.04959": _arxiv(
+        "marczak2025iso",
+        "2502.04959",
+        r"Marczak, Daniel and Magistri, Simone and Cygert, Sebastian and Twardowski, Bart{\l}omiej and "
+        "Bagdanov, Andrew D. and van de Weijer, Joost",
+        "No Task Left Behind: Isotropic Model Merging with Common and Task-Specific Subspaces",
+        2025,
+        _ICML,
+    ),
+    "2603.04972": _arxiv(
+        "wang2026functionality",
+        "2603.04972",
+        "Wang, Jiayu and Ye, Zuojun and Yin, Wenpeng",
+        "Functionality-Oriented LLM Merging on the Fisher--Rao Manifold",
+        2026,
     ),
     "2505.12082": _arxiv(
         "li2025pma", "2505.12082", _PMA, "Model Merging in Pre-training of Large Language Models", 2025

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from plait.methods import get_method
-from plait.report._publications import KNOWN, Entry
+from plait.report._entry import Entry
+from plait.report._publications import KNOWN
 from plait.report._results import Results
 
 _NUMBER = re.compile(r"arXiv:(\d{4}\.\d{4,5})")

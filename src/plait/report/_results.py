@@ -19,31 +19,33 @@ SINGLE = "single model made of the experts"
 
 
 @dataclass(frozen=True)
-class Trial:
+class Setting:
     """One setting that was tried while tuning a way, on a split other than the scored one as a rule.
 
     Args:
         way: name of the model that it is a setting of.
-        setting: option → value.
+        options: name → value.
         value: the score that settings were chosen by, in the metric's unit; NaN if there is none.
         metric: its name.
         chosen: whether this setting was taken.
         seed: of the run.
         higher_is_better: which way of the metric is better.
+        failed: why nothing came of it; empty if something did.
     """
 
     way: str
-    setting: Mapping[str, float | str]
+    options: Mapping[str, float | str]
     value: float
     metric: str
     chosen: bool = False
     seed: int = 0
     higher_is_better: bool = True
+    failed: str = ""
 
     @property
     def told(self) -> str:
         """The setting in words: `density=0.2, scale=0.3`."""
-        parts = (f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.setting.items())
+        parts = (f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.options.items())
         return ", ".join(parts) or "–"
 
 
@@ -112,7 +114,7 @@ class Cost:
 
     Args:
         step: its name.
-        seconds: of wall time; NaN if not measured.
+        seconds: of wall time, of all its pieces if it was killed and gone on with; NaN if not measured.
         peak_mb: most memory held at once, in 10⁶ bytes; NaN if not measured.
         cached: whether it was found instead of run; the numbers are then those of the run that made it.
     """
@@ -181,7 +183,7 @@ class Results:
     reference: str | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
     methods: Mapping[str, str] = field(default_factory=dict)
-    trials: Sequence[Trial] = ()
+    trials: Sequence[Setting] = ()
     budget: int | None = None
     split: str = "test"
     tuned_on: str = "validation"

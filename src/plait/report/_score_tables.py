@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from plait.report._notes import draws, noted, over
 from plait.report._results import SINGLE, Results
+from plait.report._settings import how_tuned
 from plait.report._shares import (
     Paired,
     averages,
@@ -18,7 +20,7 @@ from plait.report._shares import (
     shares,
 )
 from plait.report._table import Cell, Number, Table, places_of, spread
-from plait.tasks import NOTE, Average, Score, marked
+from plait.tasks import Average, Score, marked
 
 BOLD = f"Bold: the best {SINGLE}."
 
@@ -35,27 +37,6 @@ def score_tables(results: Results) -> list[Table]:
         _tidy(results),
     ]
     return [table for table in found if table is not None]
-
-
-def draws(results: Results) -> str:
-    """How differences are tested."""
-    return (
-        "Difference of the mean shares in points, with the 95 % interval of a paired bootstrap over "
-        f"{results.split} examples: 1.96 standard deviations of its draws to either side; tasks and seeds "
-        "are taken as they are. p: two-sided, of the difference over that deviation; below 0.05 just where "
-        "the interval leaves out 0. p (Holm): corrected for all that are tested, as the interval is not."
-    )
-
-
-def noted(results: Results) -> list[str]:
-    """What a mark means, where there is one."""
-    return [f"{NOTE}."] if results.semi_synthetic else []
-
-
-def over(results: Results) -> list[str]:
-    """Over how many seeds."""
-    count = len(results.seeds)
-    return [f"Mean ± standard deviation over {count} seeds."] if count > 1 else ["One seed."]
 
 
 def _best(results: Results, column: Sequence[float], higher: bool = True) -> set[str]:
@@ -120,7 +101,7 @@ def _averages(results: Results) -> Table:
     columns = ["model", "kind", marked("mean share of experts, %", made)]
     columns += ["seeds' sd, points"] if len(seeds) > 1 else []
     columns += ["worst task, %", "which"]
-    columns += [marked(f"mean {metric}", _any_made(of.values())) for metric, of in plain.items()]
+    columns += [marked(_mean_of(metric), _any_made(of.values())) for metric, of in plain.items()]
     lines: list[list[Cell]] = []
     for m, model in enumerate(results.models):
         each = pooled[model]
@@ -134,6 +115,7 @@ def _averages(results: Results) -> Table:
     notes = [
         f"{_bracketed(results)}, the experts' scores taken as they are.",
         BOLD,
+        *how_tuned(results),
         *noted(results),
     ]
     return Table("averages", "Average over tasks of the share of the experts' scores", columns, lines, notes)
@@ -141,6 +123,11 @@ def _averages(results: Results) -> Table:
 
 def _bracketed(results: Results) -> str:
     return f"[ ]: 95 % interval by bootstrap over {results.split} examples"
+
+
+def _mean_of(metric: str) -> str:
+    """The name of a metric's mean over tasks, which some metrics' own names begin like."""
+    return f"{metric}, averaged" if metric.startswith("mean ") else f"mean {metric}"
 
 
 def _any_made(of: Iterable[Average]) -> bool:

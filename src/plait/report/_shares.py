@@ -122,12 +122,10 @@ def _experts(tables: Sequence[Scores], experts: str) -> dict[str, float]:
 
 
 def paired_tests(results: Results) -> list[Paired]:
-    """Every way, joint training and ensemble against the reference; nothing without one."""
+    """Base, every way, joint training and ensemble against the reference; nothing without one."""
     if results.reference is None:
         return []
-    others = [
-        m for m in results.models if m != results.reference and results.kind(m) not in ("base", "experts")
-    ]
+    others = [m for m in results.models if m != results.reference and results.kind(m) != "experts"]
     return _paired(results, [(model, results.reference) for model in others])
 
 

@@ -7,101 +7,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from plait.report._headline import favour
-from plait.report._results import Results, Trial
-from plait.report._score_tables import noted, over, score_tables
-from plait.report._table import Cell, Number, Table, places_of, spread
-from plait.tasks import marked
-
-_NO_NUMBER = (
-    "No number: so many settings, all seeds together, failed or have a score that is NaN or infinite; "
-    "worst, best and sensitivity are of the others, and – where a seed has no others."
-)
+from plait.report._notes import noted, over
+from plait.report._results import Results
+from plait.report._score_tables import score_tables
+from plait.report._table import Cell, Number, Table, spread
+from plait.report._tuning import tuning_tables
 
 
 def tables(results: Results) -> list[Table]:
     """All that there is something to say about."""
-    others = [_reached(results), _tuning(results), _trials(results), *_similarity(results)]
+    others = [_reached(results), *tuning_tables(results), *_similarity(results)]
     others += [_costs(results), _missing(results)]
     return [*score_tables(results), *(table for table in others if table is not None)]
-
-
-def by_way(trials: Sequence[Trial]) -> dict[tuple[str, str], list[Trial]]:
-    """Trials of each way and metric."""
-    found: dict[tuple[str, str], list[Trial]] = {}
-    for trial in trials:
-        found.setdefault((trial.way, trial.metric), []).append(trial)
-    return found
-
-
-def _tuning(results: Results) -> Table | None:
-    if not results.trials:
-        return None
-    metrics = list(dict.fromkeys(trial.metric for trial in results.trials))
-    broken = without_number(results.trials)
-    lines: list[list[Cell]] = []
-    for (way, metric), trials in by_way(results.trials).items():
-        seeds = [[t for t in trials if t.seed == seed] for seed in dict.fromkeys(t.seed for t in trials)]
-        chosen = [trial for trial in trials if trial.chosen]
-        places = places_of(trial.value for trial in trials)
-        worst, best = zip(*map(_ends, seeds), strict=True)
-        line: list[Cell] = [way, *([metric] if len(metrics) > 1 else []), str(max(map(len, seeds)))]
-        line += [_counted(without_number(trials), trials)] if broken else []
-        line += [_chosen(chosen), spread((trial.value for trial in chosen), places) if chosen else "–"]
-        line += [spread(worst, places), spread(best, places)]
-        span = np.abs(np.subtract(best, worst))
-        lines.append([*line, "–" if np.isnan(span).any() else spread(span, places)])
-    scores = [marked(name, bool(results.semi_synthetic)) for name in ("chosen's score", "worst", "best")]
-    columns = ["way", *(["metric"] if len(metrics) > 1 else []), "tried", *(["no number"] if broken else [])]
-    columns += ["chosen", *scores, "sensitivity"]
-    notes = [] if results.budget is None else [f"Budget: {results.budget} settings for each way and seed."]
-    notes += ["a/b/c: chosen in each seed."] if len({t.seed for t in results.trials}) > 1 else []
-    notes += [favour(results)] if results.favoured else []
-    notes += [_NO_NUMBER] if broken else []
-    notes += ["Sensitivity: best − worst score over the settings tried.", *over(results), *noted(results)]
-    about = f" ({metrics[0]})" if len(metrics) == 1 else ""
-    other = "the same that are scored" if results.favoured else f"never on {results.split} examples"
-    title = f"Tuning on {results.tuned_on} examples, {other}{about}"
-    return Table("tuning", title, columns, lines, notes)
-
-
-def without_number(trials: Sequence[Trial]) -> list[Trial]:
-    """Settings that failed, or whose score is NaN or infinite."""
-    return [trial for trial in trials if not math.isfinite(trial.value)]
-
-
-def _counted(some: Sequence[Trial], trials: Sequence[Trial]) -> str:
-    return f"{len(some)} of {len(trials)}" if some else "–"
-
-
-def _chosen(trials: Sequence[Trial]) -> str:
-    """Options of the chosen settings: one value where all seeds agree, one for each seed elsewhere."""
-    options: dict[str, list[str]] = {}
-    for trial in trials:
-        for name, value in trial.setting.items():
-            options.setdefault(name, []).append(f"{value:g}" if isinstance(value, float) else str(value))
-    agreed = {name: of[:1] if len(set(of)) == 1 else of for name, of in options.items()}
-    return ", ".join(f"{name}={'/'.join(of)}" for name, of in agreed.items()) or "–"
-
-
-def _ends(trials: Sequence[Trial]) -> tuple[float, float]:
-    """Worst and best of those that are numbers."""
-    values = [trial.value for trial in trials if math.isfinite(trial.value)] or [math.nan]
-    ends = min(values), max(values)
-    return ends if trials[0].higher_is_better else (ends[1], ends[0])
-
-
-def _trials(results: Results) -> Table | None:
-    if not results.trials:
-        return None
-    lines = [
-        [t.way, str(t.seed), t.told, t.metric, Number(t.value, digits=4), "chosen" if t.chosen else "–"]
-        for t in results.trials
-    ]
-    columns = ["way", "seed", "setting", "metric", marked("score", bool(results.semi_synthetic)), "choice"]
-    return Table(
-        "trials", f"Every setting tried on {results.tuned_on} examples", columns, lines, noted(results)
-    )
 
 
 def _reached(results: Results) -> Table | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from plait.checkpoint import HEAD_FILE, load_into, open_model
+from plait.study._whole import as_number
 from plait.tasks import Headed, Suite, Task, measure, with_head
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ class At:
     @cached_property
     def bounds(self) -> dict[str, float]:
         """Task → its own expert's score on the split that settings are chosen by."""
-        return json.loads((self.folders[bounded(self.seed)] / BOUNDS).read_text(encoding="utf-8"))
+        told = json.loads((self.folders[bounded(self.seed)] / BOUNDS).read_text(encoding="utf-8"))
+        return {task: as_number(value) for task, value in told.items()}
 
     def body(self, folder: Path) -> nn.Module:
         """The suite's network with a folder's weights."""

@@ -18,15 +18,20 @@ from blake3 import blake3
 from plait.fleet import Choice, Fleet
 from plait.numerics import user_cache
 from plait.study._steps import within_step
-from plait.study._whole import write_json
+from plait.study._whole import as_number, write_json
 
 
 def recall(fleet: Fleet, folder: Path) -> None:
     """Give a fleet what was chosen when the same training ran last, with this PyTorch and as many threads."""
     with contextlib.suppress(OSError, ValueError, TypeError):  # it is measured then
         kept = json.loads(_file(folder).read_text(encoding="utf-8"))
-        found = {name: Choice(**choice) for name, choice in kept.items()}
+        found = {name: _choice(**told) for name, told in kept.items()}
         fleet.choices |= {name: choice for name, choice in found.items() if name in fleet}
+
+
+def _choice(kind: str, size: int, seconds: dict[str, float | str | None]) -> Choice:
+    """A choice as `remember` told it; a way that can't be gone takes for ever."""
+    return Choice(kind, size, {way: as_number(told) for way, told in seconds.items()})
 
 
 def remember(fleet: Fleet, folder: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from plait.report import Cost, Curve, Picture, Reached, Results, Similarity, Trial
+from plait.report import Cost, Curve, Picture, Reached, Results, Setting, Similarity
 from plait.study._at import BASE, SIMILARITY, branched, made, scored, trained
 from plait.study._fixed import DIFFERENCES
 from plait.study._score import read, read_said, shown
@@ -17,6 +17,7 @@ from plait.study._steps import Done
 from plait.study._study import Study
 from plait.study._training import METRICS, SIMULATED
 from plait.study._tuning import TRIALS
+from plait.study._whole import as_number
 from plait.tasks import Measured, Scores, tabulate
 
 EXPERTS = "experts"
@@ -63,15 +64,18 @@ def _scores(study: Study, seed: int, places: Mapping[str, Path]) -> Scores:
     )
 
 
-def _trials(study: Study, seed: int, places: Mapping[str, Path]) -> list[Trial]:
+def _trials(study: Study, seed: int, places: Mapping[str, Path]) -> list[Setting]:
     found = []
+    metric = "share of the experts' scores"
     for name in study.ways:
         place = places.get(made(name, seed))
         if place is None or not (place / TRIALS).is_file():
             continue
         tried = json.loads((place / TRIALS).read_text(encoding="utf-8"))
-        metric = f"share of the experts' {study.tuning.split}"
-        found += [Trial(name, t["setting"], t["value"], metric, t["chosen"], seed) for t in tried]
+        for each in tried:
+            value, why = as_number(each["value"]), each.get("failed", "")
+            setting = Setting(name, each["setting"], value, metric, each["chosen"], seed, failed=why)
+            found.append(setting)
     return found
 
 
@@ -112,7 +116,7 @@ def _simulated_curves(study: Study, seed: int, places: Mapping[str, Path]) -> li
     for way, told in _simulated(study, seed, places).items():
         for task in study.suite.tasks:
             own = [each for each in told["curve"] if each["task"] == task.name]
-            time, value = np.array([r["time"] for r in own]), np.array([r["value"] for r in own])
+            time, value = np.array([r["time"] for r in own]), np.array([as_number(r["value"]) for r in own])
             kind = f"validation {task.metric.name}: {task.name}"
             target = told["targets"].get(task.name)
             found.append(Curve(way, time, value, kind, seed, "simulated time", target))

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from plait.engine._lock import locked
-from plait.report import Expectation, expectations, write_report
+from plait.report import Edge, Expectation, edges, expectations, write_report
 from plait.study._folder import claim, keep_copy, record
 from plait.study._plan import planned
 from plait.study._results import results
@@ -29,11 +29,13 @@ class StudyRun:
         report: the HTML file.
         steps: what became of each step, in order.
         expected: what was expected beforehand, and what came of it.
+        edges: values that were chosen and are the lowest or highest tried: better ones may lie outside.
     """
 
     report: Path
     steps: tuple[Done, ...]
     expected: tuple[Expectation, ...] = ()
+    edges: tuple[Edge, ...] = ()
 
     @property
     def ran(self) -> list[str]:
@@ -73,7 +75,8 @@ def run_study(
         report = write_report(found, out / "report")
         if not isinstance(study, Study):
             keep_copy(Path(study), out)
-    return StudyRun(report, tuple(done.values()), tuple(expectations(found)))
+    expected, at_edge = tuple(expectations(found)), tuple(edges(found.trials))
+    return StudyRun(report, tuple(done.values()), expected, at_edge)
 
 
 def _once(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:

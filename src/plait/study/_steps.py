@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import math
 import re
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +15,11 @@ from blake3 import blake3
 from plait import __version__
 from plait.errors import InputError, PlaitError, noted, raise_all
 from plait.study._folder import STEPS
-from plait.study._whole import write_text
+from plait.study._spent import forget, spending
+from plait.study._whole import as_number, write_json
 
 #: Counts up when what steps write changes, so that older results are made anew.
-_FORMAT = 2
+_FORMAT = 3
 _DONE = "step.json"
 #: A step's folder is called so while it works.
 _PARTIAL = ".partial"
@@ -60,8 +58,9 @@ class Done:
         name: of the step.
         digest: of its facts and of the steps it needs.
         folder: where its results are, relative to the study's.
-        seconds: it took.
-        peak_mb: the most memory that the process held meanwhile; NaN where the system does not tell.
+        seconds: it took, in all its pieces if it was killed and gone on with.
+        peak_mb: the most memory that the process held meanwhile, in 10⁶ bytes; NaN where the system does not
+            tell.
         cached: whether it had been done before.
     """
 
@@ -122,13 +121,12 @@ def _run(
         if partial.exists() and not resume:
             shutil.rmtree(partial)
         partial.mkdir(parents=True, exist_ok=True)
-        started = time.perf_counter()
-        with _peak() as peak:
+        with spending(partial) as spent:
             step.work(partial, needs)
-        seconds = time.perf_counter() - started
-        found = Done(step.name, digest, str(place.relative_to(out)), seconds, peak())
-        text = json.dumps({k: v for k, v in asdict(found).items() if k != "cached"}, indent=1)
-        write_text(text + "\n", partial / _DONE)
+            took = spent()
+        found = Done(step.name, digest, str(place.relative_to(out)), took.seconds, took.peak_mb)
+        write_json({k: v for k, v in asdict(found).items() if k != "cached"}, partial / _DONE)
+        forget(partial)
         partial.rename(place)
     except (PlaitError, OSError) as error:
         raise InputError(f"step `{step.name}` failed: {error}", where=str(out), hint=hint) from error
@@ -139,10 +137,11 @@ def _finished(place: Path, out: Path) -> Done | None:
     """A step that was done before."""
     try:
         found = json.loads((place / _DONE).read_text(encoding="utf-8"))
-        return Done(**found | {"folder": str(place.relative_to(out)), "cached": True})
+        found |= {"folder": str(place.relative_to(out)), "peak_mb": as_number(found["peak_mb"])}
+        return Done(**found, cached=True)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         hint = "remove this folder, and the step is done anew"
         raise InputError(f"it is no finished step: {error}", where=str(place), hint=hint) from error
 
@@ -166,19 +165,3 @@ def within_step(folder: Path) -> str:
 
 def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9@.-]+", "-", name).strip("-.")[:_LONGEST] or "step"
-
-
-@contextlib.contextmanager
-def _peak() -> Iterator[Callable[[], float]]:
-    """Tells how much memory the process held at most, in MB, since it was entered."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-    def peak() -> float:
-        try:
-            lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-            return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
-        except (OSError, StopIteration):
-            return math.nan
-
-    yield peak

@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from plait.errors import InputError, noted
-from plait.study._whole import write_json
+from plait.study._whole import as_number, write_json
 from plait.study.ways import Way
 from plait.tasks import Suite, Task
 
@@ -92,6 +92,9 @@ def make(way: Way, at: At, folder: Path) -> None:
         (setting,) = way.grid
         way.variant(setting).make(at, folder)
         return
+    if (folder / TRIALS).is_file():  # a killed run has come as far as this
+        (folder / _TRIED).unlink(missing_ok=True)
+        return
     trials, grid = _read(folder / _TRIED), way.grid
     places = [folder / f"setting-{maker}" for maker in _makers(way)]
     for number, setting in enumerate(grid):
@@ -107,12 +110,13 @@ def make(way: Way, at: At, folder: Path) -> None:
         (folder / _TRIED).unlink()  # all are tried again when the step is gone on with
         raise InputError(f"none of its settings can be used; of the first: {trials[0].get('failed')}")
     place = places[best]
-    if place.is_dir():  # else a killed run has come as far as this
+    if place.is_dir():  # else a killed run has moved all of it
         for entry in sorted(place.iterdir()):
             entry.rename(folder / entry.name)
         place.rmdir()
     told = [trial | {"chosen": number == best} for number, trial in enumerate(trials)]
     write_json(told, folder / TRIALS)
+    (folder / _TRIED).unlink()
 
 
 def _makers(way: Way) -> list[int]:
@@ -124,8 +128,8 @@ def _makers(way: Way) -> list[int]:
 def answers(way: Way, at: At, folder: Path | None) -> Callable[[Task], nn.Module]:
     """What is asked of each task: the way with the setting that was taken."""
     trials = _read(folder / TRIALS) if folder is not None else []
-    setting = next((trial["setting"] for trial in trials if trial["chosen"]), way.grid[0])
-    return way.variant(setting).answers(at, folder)
+    chosen = next((number for number, trial in enumerate(trials) if trial["chosen"]), 0)
+    return way.variant(way.grid[chosen]).answers(at, folder)
 
 
 def _tried(variant: Way, at: At, place: Path) -> dict[str, Any]:
@@ -163,7 +167,7 @@ def _best(trials: Sequence[Mapping[str, Any]]) -> int:
 
 def _or_least(trial: Mapping[str, Any]) -> tuple[bool, float]:
     """What settings are ranked by: those that failed come last, and before them those without a number."""
-    value = trial["value"]
+    value = as_number(trial["value"])
     return "failed" not in trial, -math.inf if math.isnan(value) else value
 
 
