@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from plait.checkpoint import save_tensors
 from plait.errors import InputError
 from plait.study._models import batches
 from plait.study._probe import probed
@@ -66,7 +67,7 @@ class Concatenated(Way):
             classes = isinstance(task.loss, CrossEntropy)
             head = probed(features, torch.cat(labels), outputs, self.ridge, classes=classes)
             held = {"weight": head.weight.data, "bias": head.bias.data, "scale": scale.float()}
-            save_file(held, str(folder / f"head-{number}.safetensors"))
+            save_tensors(held, folder / f"head-{number}.safetensors")
 
     def answers(self, at: At, folder: Path | None) -> Callable[[Task], nn.Module]:
         assert folder is not None
