@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -65,8 +65,23 @@ def of_task(task: Task) -> dict[str, Any]:
     """A task's data, loss, metric, head, and how it meets a body."""
     splits = {name: of_examples(each) for name, each in task.splits.items()}
     head = None if task.head is None else f"{task.head} {of_weights(task.head)}"
-    kinds = {"loss": repr(task.loss), "metric": task.metric.name, "meet": repr(task.meet)}
+    kinds = {"loss": _of_kind(task.loss), "metric": _of_kind(task.metric), "meet": _of_kind(task.meet)}
     return {"splits": splits, "head": head, **kinds}
+
+
+def of_part(task: Mapping[str, Any], splits: Collection[str]) -> dict[str, Any]:
+    """Of a task's facts, those of whoever sees no more of its examples than some splits.
+
+    The metric is among them where other examples are seen than those for training: to measure them.
+    """
+    own = {name: each for name, each in task["splits"].items() if name in splits}
+    measured = bool(set(splits) - {"train"})
+    return {name: fact for name, fact in task.items() if name != "metric" or measured} | {"splits": own}
+
+
+def _of_kind(value: Any) -> str:
+    """A loss, a metric, or how tasks meet bodies, with its code where that is a user's own."""
+    return f"{re.sub(r' at 0x[0-9a-f]+', '', repr(value))} {identity(code_of([value]))}"
 
 
 def of_examples(examples: Examples) -> str:

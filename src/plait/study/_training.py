@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,11 @@ def joined(experts: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
     if {"steps", "epochs"} <= settings.keys() and not {"steps", "epochs"} <= own.keys():
         settings.pop("steps" if "epochs" in own else "epochs")
     return settings
+
+
+def seen(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The splits that members with some settings see: validation examples only if they are to be measured."""
+    return ("train", "validation") if settings.get("evaluate_every") else ("train",)
 
 
 def problems_of_settings(settings: Mapping[str, Any], where: str) -> list[InputError]:
@@ -97,9 +102,13 @@ def fit(
     """
     run, over = folder / "run", folder / "run.over"
     own = at.seed if seed is None else seed
-    members = [Member(name=name, task=task, seed=own, **settings) for name, task in learned.items()]
+    splits = seen(settings)
+    members = [
+        Member(name=name, task=_seeing(task, splits), seed=own, **settings) for name, task in learned.items()
+    ]
+    suite = replace(at.suite, tasks=tuple(_seeing(task, splits) for task in at.suite.tasks))
     fleet = Fleet(
-        members, at.suite, model=at.body(start or at.base), backend=backend, out=run, save_every=_SAVE_EVERY
+        members, suite, model=at.body(start or at.base), backend=backend, out=run, save_every=_SAVE_EVERY
     )
     recall(fleet, folder)
     fleet.fit(resume=run.is_dir())
@@ -116,6 +125,13 @@ def fit(
     run.rename(over)  # half of the saves would be no fleet to go on with
     shutil.rmtree(over)
     return dict(zip(learned, saved, strict=True))
+
+
+def _seeing(task: Any, splits: Sequence[str]) -> Any:
+    """A task, or tasks that are learned together, with some splits alone; names stay names."""
+    if isinstance(task, Task):
+        return replace(task, splits={name: each for name, each in task.splits.items() if name in splits})
+    return [_seeing(each, splits) for each in task] if isinstance(task, list) else task
 
 
 def _chosen(fleet: Fleet) -> str | None:

@@ -20,6 +20,7 @@ from plait.tasks import Batch, CrossEntropy, SquaredError, Suite, Task, at_rest
 
 if TYPE_CHECKING:
     from plait.study._at import At
+    from plait.study._study import Study
 
 
 class Concatenated(Way):
@@ -48,6 +49,10 @@ class Concatenated(Way):
             for task in suite.tasks
             if task.head is None or not isinstance(task.loss, CrossEntropy | SquaredError)
         ]
+
+    def splits(self, study: Study) -> tuple[str, ...]:
+        del study
+        return ("train",)
 
     def make(self, at: At, folder: Path) -> None:
         bodies = _bodies(at)
