@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from blake3 import blake3
 
 from plait.checkpoint import content_hash, open_model
 from plait.study import _fixed, _score, _tuning
@@ -21,10 +25,38 @@ from plait.study.ways import Way
 Data = Mapping[str, Mapping[str, Any]]
 
 
-def planned(study: Study) -> list[Step]:
-    """The steps, each after those it needs."""
+@dataclass(frozen=True)
+class Inputs:
+    """What a study begins with, as facts.
+
+    Args:
+        data: of its tasks.
+        base: its network, and what becomes of it before experts are trained.
+    """
+
+    data: Data
+    base: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """The same for the same data and base, wherever they lie."""
+        return blake3(json.dumps([self.data, self.base], sort_keys=True).encode()).hexdigest()
+
+
+def inputs_of(study: Study) -> Inputs:
+    """Read what a study begins with."""
     data = {task.name: of_task(task) for task in study.suite.tasks}
-    base = {"network": of_network(study.suite.base()), **_of_base(study, data)}
+    return Inputs(data, {"network": of_network(study.suite.base()), **_of_base(study, data)})
+
+
+def planned(study: Study, inputs: Inputs | None = None) -> list[Step]:
+    """The steps, each after those it needs.
+
+    Args:
+        study: whose they are.
+        inputs: its own, if they were read already.
+    """
+    data, base = (held := inputs or inputs_of(study)).data, held.base
     steps = [Step(BASE, base, _work(study, study.seeds[0], BASE, _fixed.base))]
     for seed in study.seeds:
         steps += _of_seed(study, seed, data)

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plait.errors import InputError, nearest
+from plait.errors import InputError, nearest, noted, raise_all
 from plait.fleet import Fleet, Member
 from plait.study._at import INDEX
 from plait.study._choices import recall, remember
@@ -49,17 +49,20 @@ def seen(settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 def problems_of_settings(settings: Mapping[str, Any], where: str) -> list[InputError]:
     """Settings that no member has, and values that they don't take."""
+    unknown = [name for name in settings if name not in SETTINGS]
     problems = [
         InputError(f"experts have no setting `{name}`", where=where, hint=nearest(name, SETTINGS))
-        for name in settings
-        if name not in SETTINGS
+        for name in unknown
     ]
-    if not problems:
-        try:
-            Member(name="expert", **settings)
-        except InputError as error:
-            problems.append(error.located(lambda _: where))
-    return problems
+    # What is misspelt may be what is missing, so that values alone are looked at then.
+    known: dict[str, Any] = {"steps": 1, "evaluate_every": 1} if unknown else {}
+    known |= {name: value for name, value in settings.items() if name in SETTINGS}
+    if unknown and "epochs" in settings and "steps" not in settings:
+        del known["steps"]
+    values: list[InputError] = []
+    with noted(values):
+        Member(name="expert", **known)
+    return problems + [problem.located(lambda _: where) for problem in values]
 
 
 def problems_of_mixture(
@@ -114,9 +117,8 @@ def fit(
     fleet.fit(resume=run.is_dir())
     remember(fleet, folder)
     failed = {record["member"]: record["failed"] for record in fleet.history if "failed" in record}
-    for name, why in failed.items():
-        hint = "if it diverged, lower its learning rate or give it a clip"
-        raise InputError(f"member `{name}` failed: {why}", hint=hint)
+    hint = "if it diverged, lower its learning rate or give it a clip"
+    raise_all([InputError(f"member `{name}` failed: {why}", hint=hint) for name, why in failed.items()])
     shutil.rmtree(folder / "models", ignore_errors=True)
     saved = fleet.save(folder / "models")
     shutil.copyfile(run / METRICS, folder / METRICS)
