@@ -43,7 +43,10 @@ def test_help_needs_no_torch():
 
 def test_python_m_plait_is_plait():
     done = subprocess.run(
-        [sys.executable, "-m", "plait", "merge", "nope.yml", "out"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "plait", "merge", "nope.yml", "out"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2
     assert done.stderr.startswith("plait: nope.yml")

@@ -196,7 +196,9 @@ def test_a_record_that_is_none_is_told_and_what_to_do(ran: Path, text: str) -> N
     (ran / "out" / "study.json").write_text(text)
     with pytest.raises(InputError, match="can't be a study's folder") as caught:
         run_study(ran / "study.yaml", ran / "out")
-    told = 'if its `steps` are your study\'s, write {"study": "NAME"} into study.json, else give another folder'
+    told = (
+        'if its `steps` are your study\'s, write {"study": "NAME"} into study.json, else give another folder'
+    )
     assert told in str(caught.value)
     (ran / "out" / "study.json").write_text('{"study": "tables"}')
     assert run_study(ran / "study.yaml", ran / "out").ran == []

@@ -73,9 +73,11 @@ def test_a_function_in_a_package_is_found(tmp_path: Path) -> None:
 
 
 def test_modules_of_one_name_in_two_folders_are_not_mixed_up(tmp_path: Path) -> None:
-    one, two = (load_suite(str(write(tmp_path / name, width=w, called=ALONE))) for name, w in (("a", 4), ("b", 5)))
+    one, two = (
+        load_suite(str(write(tmp_path / name, width=w, called=ALONE))) for name, w in (("a", 4), ("b", 5))
+    )
     assert one.base().weight.shape == (4, 4)
-    with pytest.raises(InputError, match="module `called` is in .*b, and another one") as caught:
+    with pytest.raises(InputError, match=r"module `called` is in .*b, and another one") as caught:
         two.base()
     assert str(tmp_path / "a" / "called.py") in str(caught.value)
     assert "rename one of them" in str(caught.value)
@@ -87,7 +89,7 @@ def test_helpers_of_one_name_are_not_mixed_up_either(tmp_path: Path) -> None:
     one = load_suite(str(write(tmp_path / "a")))
     two = load_suite(str(write(tmp_path / "b", "called_two:network", 5, called_two=NETWORK)))
     assert one.base().weight.shape == (4, 4)
-    with pytest.raises(InputError, match="module `called_helper` is in .*b, and another one"):
+    with pytest.raises(InputError, match=r"module `called_helper` is in .*b, and another one"):
         two.base()
     assert "called_two" not in sys.modules
     assert sys.modules["called_helper"].WIDTH == 4

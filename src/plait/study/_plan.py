@@ -56,7 +56,8 @@ def planned(study: Study, inputs: Inputs | None = None) -> list[Step]:
         study: whose they are.
         inputs: its own, if they were read already.
     """
-    data, base = (held := inputs or inputs_of(study)).data, held.base
+    held = inputs or inputs_of(study)
+    data, base = held.data, held.base
     steps = [Step(BASE, base, _work(study, study.seeds[0], BASE, _fixed.base))]
     for seed in study.seeds:
         steps += _of_seed(study, seed, data)
@@ -76,12 +77,15 @@ def _of_base(study: Study, data: Data) -> dict[str, Any]:
     settings = joined(study.experts, study.base.settings)
     learned = {task: data[task] for task in data if task in (study.base.tasks or data)}
     return {
-        **_in_order(learned, seen(settings)), "tasks": study.base.tasks, "settings": settings, "seed": study.seeds[0],
-    }  # fmt: skip
+        **_in_order(learned, seen(settings)),
+        "tasks": study.base.tasks,
+        "settings": settings,
+        "seed": study.seeds[0],
+    }
 
 
 def _in_order(data: Data, splits: Collection[str]) -> dict[str, Any]:
-    """Some splits as facts, with the tasks' order, which facts don't keep: models are trained and named by it."""
+    """Some splits as facts, with the tasks' order, which those don't keep: models are trained and named by it."""
     return {"data": {task: of_part(own, splits) for task, own in data.items()}, "order": list(data)}
 
 
@@ -153,7 +157,9 @@ def _of_way(
         return [score(name, measured, BASE, *fleet, facts=facts)]
     needs = (BASE, *(fleet if way.of_experts else []), *([bounded(seed)] if way.tuned else []))
     return [
-        Step(own, facts | _in_order(data, splits), _work(study, seed, name, partial(_tuning.make, way)), needs),
+        Step(
+            own, facts | _in_order(data, splits), _work(study, seed, name, partial(_tuning.make, way)), needs
+        ),
         score(name, measured, BASE, *fleet, own),
     ]
 

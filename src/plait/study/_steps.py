@@ -140,7 +140,7 @@ def _run(
 
 
 def _remove_others(place: Path) -> None:
-    """Remove what a killed run left of a step whose inputs or settings were others: nothing goes on with it."""
+    """Remove what a killed run left of a step whose inputs or settings were others: none goes on with it."""
     name = place.name.rpartition("-")[0]
     left = re.compile(re.escape(name) + r"-[0-9a-f]{12}" + re.escape(_PARTIAL))
     for other in place.parent.iterdir() if place.parent.is_dir() else ():
