@@ -41,6 +41,17 @@ def test_help_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
 
 
+def test_python_m_plait_is_plait():
+    done = subprocess.run(
+        [sys.executable, "-m", "plait", "merge", "nope.yml", "out"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("plait: nope.yml")
+
+
 def test_merge_verify_diff(recipe, tmp_path, capsys):
     out = tmp_path / "out"
     assert plait("merge", recipe, "--dry-run") == 0

@@ -393,7 +393,58 @@ def test_a_study_goes_on_after_a_kill_between_the_end_of_a_step_s_work_and_its_n
     assert {file.relative_to(out): file.read_bytes() for file in out.glob("steps/*/**/*.safetensors")} == kept
 
 
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"first": 3}'])
+def test_a_finished_step_without_its_models_list_says_which_folder_to_remove(
+    tmp_path: Path, text: str | None
+) -> None:
+    path, out = small_study.write(tmp_path, STUDY), tmp_path / "out"
+    (experts,) = (out / step.folder for step in run_study(path, out).steps if step.name == "experts @0")
+    (experts / "models.json").unlink()
+    if text is not None:
+        (experts / "models.json").write_text(text)
+    path.write_text(STUDY.replace("merge: linear", "merge: ties"))
+    with pytest.raises(InputError) as caught:
+        run_study(path, out)
+    told = f"{experts}: it is no finished step: models.json, which says where its models are, can't be read"
+    assert told in str(caught.value)
+    assert "hint: remove this folder, and the step is done anew" in str(caught.value)
+    assert "Errno" not in str(caught.value)
+    shutil.rmtree(experts)
+    assert run_study(path, out).ran[0] == "experts @0"
+
+
+def test_all_members_that_diverged_are_named(tmp_path: Path) -> None:
+    text = STUDY.replace("lr: 0.01", "lr: 1e9, weight_decay: 1e9")
+    with pytest.raises(InputError) as caught:
+        run_study(small_study.write(tmp_path, text), tmp_path / "out")
+    assert all(f"member `{name}` failed" in str(caught.value) for name in small_study.NAMES)
+
+
 def test_the_largest_seed_and_a_long_name_are_taken(tmp_path: Path) -> None:
     text = KILLED.replace("bootstrap", f"seeds: [{2**63 - 1}]\nbootstrap")
     text = text.replace("  zoo:", f"  {'very ' * 60}long: {{merge: linear}}\n  zoo:")
     assert run_study(small_study.write(tmp_path, text), tmp_path / "out").report.is_file()
+
+
+def test_what_a_killed_run_left_of_other_settings_is_removed(tmp_path: Path) -> None:
+    path, out = small_study.write(tmp_path, STUDY), tmp_path / "out"
+    run_study(path, out)
+
+    def killed(name: str, digest: str) -> Path:
+        (place := out / "steps" / f"{name}-{digest}.partial").mkdir()
+        return place
+
+    gone = [killed(name, "0123456789ab") for name in ("average-@0", "experts-@0")]
+    kept = [killed("very-average-@0", "0123456789ab"), killed("average-@0-more", "0123456789ab")]
+    kept.append(killed("average-@0", "no-digest"))
+    assert run_study(path, out).ran == []
+    assert not any(place.exists() for place in gone)
+    assert all(place.is_dir() for place in kept)
+
+
+def test_what_a_killed_run_left_of_a_step_that_is_called_alike_stays(tmp_path: Path) -> None:
+    path, out = small_study.write(tmp_path, STUDY + "  'side-by-side': {merge: ties}\n"), tmp_path / "out"
+    run_study(path, out)
+    (place := out / "steps" / "side-by-side-@0-0123456789ab.partial").mkdir()
+    assert run_study(path, out, resume=True).ran == []
+    assert place.is_dir()

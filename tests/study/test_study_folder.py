@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import small_study
+import torch
 
 from plait.errors import InputError
 from plait.study import load_study, run_study
@@ -86,6 +87,44 @@ def test_a_copy_to_the_letter_is_the_same_study(ran: Path) -> None:
     assert run_study(ran / "copy.yaml", ran / "out").ran == []
 
 
+def test_a_copy_with_other_data_or_another_base_is_refused_and_writes_nothing(
+    ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(ran, other, ignore=shutil.ignore_patterns("out"))
+    assert run_study(other / "study.yaml", ran / "out").ran == []
+    before = {p: p.read_bytes() for p in (ran / "out").rglob("*") if p.is_file()}
+    table = other / "first-train.csv"
+    kept = table.read_text()
+    table.write_text(kept.replace(kept.splitlines()[1], kept.splitlines()[2]))
+    with pytest.raises(InputError, match="reads the same, but its data or its base are others") as caught:
+        run_study(other / "study.yaml", ran / "out")
+    assert str(ran / "study.yaml") in str(caught.value)
+    table.write_text(kept)
+    with monkeypatch.context() as patch:
+        patch.setattr(small_study, "network", lambda: torch.nn.Sequential(torch.nn.Linear(6, 16)))
+        with pytest.raises(InputError, match="its base are others"):
+            run_study(other / "study.yaml", ran / "out")
+    assert {p: p.read_bytes() for p in (ran / "out").rglob("*") if p.is_file()} == before
+    assert run_study(other / "study.yaml", ran / "out").ran == []
+
+
+def test_a_study_s_own_data_may_change_and_then_a_copy_must_follow(ran: Path, tmp_path: Path) -> None:
+    shutil.copytree(ran, tmp_path / "other", ignore=shutil.ignore_patterns("out"))
+    (ran / "first-test.csv").write_text((ran / "first-validation.csv").read_text().replace(".1", ".2"))
+    assert "score experts @0" in run_study(ran / "study.yaml", ran / "out").ran
+    with pytest.raises(InputError, match="reads the same, but"):
+        run_study(tmp_path / "other" / "study.yaml", ran / "out")
+    shutil.copyfile(ran / "first-test.csv", tmp_path / "other" / "first-test.csv")
+    assert run_study(tmp_path / "other" / "study.yaml", ran / "out").ran == []
+
+
+def test_a_study_moved_with_its_data_keeps_a_folder_that_lies_elsewhere(ran: Path, tmp_path: Path) -> None:
+    assert run_study(ran / "study.yaml", tmp_path / "results").ran != []
+    ran.rename(tmp_path / "moved")
+    assert run_study(tmp_path / "moved" / "study.yaml", tmp_path / "results").ran == []
+
+
 def test_a_copy_takes_no_folder_over(ran: Path) -> None:
     shutil.copyfile(ran / "study.yaml", ran / "copy.yaml")
     run_study(ran / "copy.yaml", ran / "out")
@@ -157,7 +196,10 @@ def test_a_record_that_is_none_is_told_and_what_to_do(ran: Path, text: str) -> N
     (ran / "out" / "study.json").write_text(text)
     with pytest.raises(InputError, match="can't be a study's folder") as caught:
         run_study(ran / "study.yaml", ran / "out")
-    assert 'write {"study": "NAME"} into study.json' in str(caught.value)
+    told = (
+        'if its `steps` are your study\'s, write {"study": "NAME"} into study.json, else give another folder'
+    )
+    assert told in str(caught.value)
     (ran / "out" / "study.json").write_text('{"study": "tables"}')
     assert run_study(ran / "study.yaml", ran / "out").ran == []
 

@@ -113,6 +113,21 @@ def test_it_is_told_plainly_and_of_its_line(tmp_path: Path, old: str, new: str, 
     assert ".str" not in found
 
 
+def test_all_faulty_settings_of_experts_are_told_at_once(tmp_path: Path) -> None:
+    found = told(tmp_path, ("steps: 40, batch_size: 16, lr: 0.01", "steps: -5, batch_size: 0, lr: -1"))
+    assert found.splitlines()[0] == "3 problems found:"
+    assert all(
+        f"- study.yaml:4: `{what}" in found for what in ("lr` is -1", "batch_size` is 0", "steps` is -5")
+    )
+
+
+def test_a_misspelt_setting_does_not_hide_the_values_of_others(tmp_path: Path) -> None:
+    found = told(tmp_path, ("steps: 40, batch_size: 16, lr: 0.01", "stepz: 4, batch_size: 0, keep: best"))
+    assert found.splitlines()[0] == "2 problems found:"
+    assert "experts have no setting `stepz`\n  hint: did you mean `steps`?" in found
+    assert "`batch_size` is 0" in found
+
+
 def test_a_faulty_setting_of_experts_is_not_told_again_of_ways_that_take_it(tmp_path: Path) -> None:
     assert told(tmp_path, ("lr: 0.01", "lr: -1")).startswith("study.yaml:4: `lr` is -1")
 

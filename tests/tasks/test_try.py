@@ -77,6 +77,25 @@ def one(reference: Any, **options: Any) -> Any:
     return found
 
 
+def test_all_models_that_are_not_there_are_named_before_one_is_loaded(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("plait.tasks._try.load_language_model", None)
+    missing = [str(tmp_path / name) for name in ("nope", "nada")]
+    with pytest.raises(InputError) as caught:
+        try_models([folder, *missing])
+    assert all(f"{name}: no such file or folder" in str(caught.value) for name in missing)
+
+
+def test_a_study_s_folder_is_told_from_a_model_s(tmp_path):
+    (tmp_path / "steps").mkdir()
+    (tmp_path / "study.json").write_text("{}")
+    with pytest.raises(InputError, match="this is the folder of a study, not of a model"):
+        try_models(tmp_path)
+    (made := tmp_path / "steps" / "average-@0-0123456789ab" / "model").mkdir(parents=True)
+    with pytest.raises(InputError) as caught:
+        try_models(tmp_path)
+    assert str(caught.value).endswith(f"/steps/WAY-…/model, such as {made}")
+
+
 def test_perplexity_is_that_of_the_text_behind_a_start_token(folder, text):
     words = tokenizer()
     ids = words(TEXT)["input_ids"]

@@ -22,6 +22,7 @@ from plait.checkpoint._tensor import (
     row_length,
 )
 from plait.checkpoint._vocabulary import find_embeddings, find_tied, vocab_size
+from plait.checkpoint._whole import disk_errors, save_module, save_tensors
 from plait.checkpoint._write import MAX_SHARD_SIZE, ShardFile, index_json, plan_shards, save_checkpoint
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Sidecar",
     "close_idle_files",
     "content_hash",
+    "disk_errors",
     "find_embeddings",
     "find_layers",
     "find_sidecars",
@@ -59,5 +61,7 @@ __all__ = [
     "read_text",
     "row_length",
     "save_checkpoint",
+    "save_module",
+    "save_tensors",
     "vocab_size",
 ]

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from plait.checkpoint import Checkpoint
+from plait.checkpoint import Checkpoint, save_tensors
 from plait.engine._lora_kinds import Kind, matrix_kinds, task_type, tied_embeddings
 from plait.errors import InputError
 
@@ -75,14 +75,11 @@ def _short_names(targets: Sequence[str], modules: set[str]) -> list[str]:
 
 def write_adapter(out: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
     """The folder, written beside its place and renamed into it."""
-    from safetensors.torch import save_file
-
     partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         partial.mkdir(parents=True)
-        save_file(
-            dict(sorted(tensors.items())), partial / "adapter_model.safetensors", metadata={"format": "pt"}
-        )
+        file = partial / "adapter_model.safetensors"
+        save_tensors(dict(sorted(tensors.items())), file, {"format": "pt"})
         (partial / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         if out.is_dir():
             out.rmdir()

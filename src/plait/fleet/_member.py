@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from plait.errors import InputError, nearest, noted
+from plait.errors import InputError, nearest, noted, raise_all
 from plait.tasks import Task
 
 Schedule = Callable[[int, int], float]
@@ -83,8 +83,7 @@ class Member:
     lora: Any = None
 
     def __post_init__(self) -> None:
-        for problem in _problems(self):
-            raise problem
+        raise_all(_problems(self))
 
     def length(self, examples: int) -> int:
         """How many steps it takes, for so many examples."""

@@ -8,13 +8,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors.torch import save_file
-from torch import Tensor
-
+from plait.checkpoint import save_tensors
 from plait.errors import InputError
 from plait.fleet._adapter import HEAD, Adapter
 from plait.fleet._trainee import State
 from plait.tasks import HEAD_FILE, folder_name
+
+_FORMAT = {"format": "pt"}
 
 
 def save_adapter(
@@ -54,28 +54,22 @@ def save_adapter(
                          hint="give state and adapter of one member")  # fmt: skip
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_tensors(weights, folder / "adapter_model.safetensors")
+    save_tensors(weights, folder / "adapter_model.safetensors", _FORMAT)
     for number, task in enumerate(heads):
         own = {
             n.removeprefix(f"each.{number}."): t for n, t in head.items() if n.startswith(f"each.{number}.")
         }
         if own:
             (folder / folder_name(task)).mkdir(exist_ok=True)
-            _write_tensors(own, folder / folder_name(task) / HEAD_FILE)
+            save_tensors(own, folder / folder_name(task) / HEAD_FILE, _FORMAT)
     if head and not heads:
-        _write_tensors(head, folder / HEAD_FILE)
+        save_tensors(head, folder / HEAD_FILE, _FORMAT)
     config.base_model_name_or_path, config.inference_mode = str(name), True
     plain = {
         key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()
     }
     _write_text(json.dumps(plain, indent=2, sort_keys=True, default=str), folder / "adapter_config.json")
     return folder
-
-
-def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, {"format": "pt"})
-    os.replace(partial, path)
 
 
 def _write_text(text: str, path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from plait.checkpoint import HEAD_FILE, load_into, open_model
+from plait.errors import InputError
 from plait.study._whole import as_number
 from plait.tasks import Headed, Suite, Task, measure, with_head
 
@@ -51,9 +52,18 @@ def scored(model: str, seed: int) -> str:
 
 
 def read_index(folder: Path) -> dict[str, Path]:
-    """A member's name → its folder, in the folder of the step that trained it."""
-    found = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    return {name: folder / own for name, own in found.items()}
+    """A member's name → its folder, in the folder of the step that trained it.
+
+    Raises:
+        InputError: what is noted there is missing or damaged.
+    """
+    try:
+        found = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        return {name: folder / own for name, own in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        hint = "remove this folder, and the step is done anew"
+        what = f"it is no finished step: {INDEX}, which says where its models are, can't be read"
+        raise InputError(what, where=str(folder), hint=hint) from error
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,11 @@ def _sources(start: Start) -> list[str]:
     return list(start)
 
 
+def splits_of_start(start: Start) -> tuple[str, ...]:
+    """The splits of an expert's task that say where it starts."""
+    return (SPLIT,) if start == POSTERIOR else ()
+
+
 def branch(task: str, at: At, folder: Path) -> None:
     """Train a task's expert from its start, as all experts are trained."""
     start, given = at.base, at.study.branch[task]

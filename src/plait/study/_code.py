@@ -13,63 +13,83 @@ from typing import Any
 import numpy as np
 import torch
 from blake3 import blake3
-from torch import Tensor, nn
+from torch import Tensor
 
 from plait.fleet._identity import identity
+from plait.study._held import PICKLED, held_by
 from plait.study._named import functions_of, known, named, unwrapped
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
-
 _PARTIAL = (functools.partial, functools.partialmethod)
-_HOLDERS = (list, tuple, Mapping, AbstractSet, MethodType, nn.Module, *_PARTIAL)
+#: Of so many characters, a label or a value is told by its digest.
+_LONG = 300
+#: What instances are pickled by is followed so many times, one within another, as it may be new each time.
+_DEPTH = 500
 
 
-def code_of(parts: Iterable[Any]) -> dict[str, str]:
+def code_of(parts: Iterable[Any], within: tuple[int, ...] = ()) -> dict[str, str]:
     """Name → code or value, of classes, functions and what they hold, and of all that is reached from there.
 
     From a function: what stands under the names in its code, among globals, in modules and in what closures
-    hold, and its defaults. From a class: its bases, its functions, its attributes. From lists, tuples, sets,
-    mappings, partial functions and instances of classes: what they hold. Plain values and tensors are told as
+    hold, and its defaults. From a class: its bases, its functions, its attributes. From an instance: its
+    class, attributes, slots, and what it would be pickled by. Plain values, tensors and arrays are told as
     they are; of a package that is known, no more than names.
+
+    Args:
+        parts: where to begin.
+        within: ids of sets that are being looked at.
     """
     found: dict[str, str] = {}
     labels: dict[int, str] = {}
     kept: list[Any] = []  # so that no two of them have one address
     waiting = deque(
-        ("" if isinstance(part, type | FunctionType) else f"part {number}", part)
+        ("" if isinstance(part, type | FunctionType) else f"part {number}", part, 0)
         for number, part in enumerate(parts)
     )
     while waiting:
-        place, value = waiting.popleft()
-        told = _told(value)
+        place, value, depth = waiting.popleft()
+        told = _told(value, within)
         label = labels.get(id(value), told)
         if label is None:
             label = labels[id(value)] = _label(value, place, found)
             kept.append(value)
             if isinstance(value, type | FunctionType):
                 found[label] = _source(value)
-            waiting += _inside(value, label)
+            if depth < _DEPTH:
+                inside = _inside(value, label, within)
+                waiting += ((to, held, depth + (PICKLED in to.removeprefix(label))) for to, held in inside)
         if place and label != place:
-            found[place] = label
+            found[_short(place)] = label
     return found
 
 
-def _told(value: Any) -> str | None:
+def _short(text: str) -> str:
+    return text if len(text) <= _LONG else f"{text[:40]}… {blake3(text.encode()).hexdigest()}"
+
+
+def _told(value: Any, within: tuple[int, ...]) -> str | None:
     """What is said of a value that nothing is reached from; None for all others."""
-    if isinstance(value, _PLAIN):
-        return identity(value)
     if isinstance(value, Tensor):
         return f"{value.dtype} {tuple(value.shape)} {_bytes_of(value)}"
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        return f"{value.dtype} {value.shape} {blake3(value.tobytes()).hexdigest()}"
-    if isinstance(value, type | FunctionType | BuiltinFunctionType):
-        return _name(value) if known(value) or isinstance(value, BuiltinFunctionType) else None
+    if type(value) is np.ndarray or isinstance(value, np.generic):
+        plain = not value.dtype.hasobject and not value.dtype.fields  # between fields there may be anything
+        return f"{value.dtype} {value.shape} {blake3(value.tobytes()).hexdigest()}" if plain else None
+    if type(value) in _PLAIN or isinstance(value, torch.dtype | torch.device):
+        return _short(identity(value))
+    if type(value) in (list, tuple) and all(type(each) in _PLAIN for each in value):
+        return _short(identity(value))
+    if isinstance(value, type | FunctionType):
+        return _name(value) if known(value) else None
+    if isinstance(value, BuiltinFunctionType):
+        return None if _bound(value) else _name(value)
     if isinstance(value, ModuleType):
         return value.__name__
-    holds = isinstance(value, _HOLDERS)
-    if holds or unwrapped(value) is not value or not known(type(value)):
-        return None
-    return f"an instance of {_name(type(value))}"
+    return "…" if id(value) in within else None
+
+
+def _bound(function: BuiltinFunctionType) -> bool:
+    """Whether it is a method of an instance."""
+    return not isinstance(function.__self__, type | ModuleType | None)
 
 
 def _bytes_of(tensor: Tensor) -> str:
@@ -82,7 +102,7 @@ def _bytes_of(tensor: Tensor) -> str:
 
 def _label(value: Any, place: str, found: Mapping[str, str]) -> str:
     """What a part is called: functions and classes by their names, others by where they were met first."""
-    name = _name(value) if isinstance(value, type | FunctionType) else place
+    name = _name(value) if isinstance(value, type | FunctionType) else _short(place)
     number, label = 1, name
     while label in found:
         number, label = number + 1, f"{name} {number + 1}"
@@ -93,7 +113,7 @@ def _name(value: Any) -> str:
     return f"{value.__module__}.{value.__qualname__}"
 
 
-def _inside(value: Any, label: str) -> Iterator[tuple[str, Any]]:
+def _inside(value: Any, label: str, within: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
     """What is reached from a part at one remove, and under what name."""
     if isinstance(value, type):
         yield from (("", base) for base in value.__bases__)
@@ -109,24 +129,31 @@ def _inside(value: Any, label: str) -> Iterator[tuple[str, Any]]:
         yield f"{label}.keywords", value.keywords
     elif isinstance(value, MethodType):
         yield from [(f"{label}.self", value.__self__), (f"{label}.function", value.__func__)]
-    elif isinstance(value, Mapping):
-        yield from ((f"{label}[{identity(key)}]", held) for key, held in value.items())
-    elif isinstance(value, AbstractSet):
-        yield from ((f"{label}[{n}]", held) for n, held in enumerate(sorted(value, key=identity)))
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, BuiltinFunctionType):
+        yield from [(f"{label}.self", value.__self__), (f"{label}.name", value.__qualname__)]
+    elif type(value) in (list, tuple):
         yield from ((f"{label}[{n}]", held) for n, held in enumerate(value))
-    elif unwrapped(value) is not value:
-        yield f"{label}: wrapped", unwrapped(value)
     else:
-        yield f"{label}: class", type(value)
-        yield from ((f"{label}.{name}", held) for name, held in _attributes(value))
+        if unwrapped(value) is not value:
+            yield f"{label}: wrapped", unwrapped(value)
+        yield from _inside_instance(value, label, within)
 
 
-def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
-    """What an instance holds; a module's hooks without their numbers, which go up with every hook."""
-    for name, held in sorted(getattr(value, "__dict__", {}).items()):
-        hooks = isinstance(value, nn.Module) and "hooks" in name and isinstance(held, Mapping)
-        yield name, list(held.values()) if hooks else held
+def _inside_instance(value: Any, label: str, within: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
+    yield f"{label}: class", type(value)
+    if isinstance(value, Mapping):
+        for number, (key, held) in enumerate(value.items()):
+            yield from [(f"{label}: key {number}", key), (f"{label}[{number}]", held)]
+    elif isinstance(value, AbstractSet):
+        inside = (*within, id(value))
+        yield f"{label}: elements", sorted(_told_whole(each, inside) for each in value)
+    yield from ((f"{label}.{name}", held) for name, held in held_by(value))
+
+
+def _told_whole(value: Any, within: tuple[int, ...]) -> str:
+    """An element of a set, which no place tells from the others: with all that is reached from it."""
+    told = _told(value, within)
+    return told if told is not None else identity(sorted(code_of([value], within).items()))
 
 
 def _source(part: type | FunctionType) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,13 @@ from torch import nn
 from plait.checkpoint import content_hash, open_model
 from plait.fleet._identity import identity
 from plait.study._code import code_of
+from plait.study._held import OF_FILES
 from plait.tasks import Columns, Examples, Items, Subset, Task, digest, in_memory, table_of
 
-#: Parts of a configuration that say where it was read, and by which version.
-_OF_FILES = ("_name_or_path", "name_or_path", "transformers_version", "_commit_hash")
 #: What every module has, besides what makes it this one.
 _EVERY = frozenset(vars(nn.Module()))
+#: Types of attributes that are told beside the code, as they are.
+_PLAIN = (bool, int, float, str, type(None))
 #: Examples that are made twice, to see whether they are the same.
 _FEW = 16
 
@@ -25,18 +26,19 @@ _FEW = 16
 def of_network(network: nn.Module) -> dict[str, Any]:
     """A network's weights, its structure, and the code that computes with them."""
     modules = list(network.modules())
-    held = {
-        f"{name}.{key}": value
-        for name, module in network.named_modules()
-        for key, value in _held(module)
-        if not isinstance(value, bool | int | float | str | None)  # which `attributes` tells
+    held = {name: dict(_held(module)) for name, module in network.named_modules()}
+    plain = {
+        name: {key: identity(value) for key, value in own.items() if type(value) in _PLAIN}
+        for name, own in held.items()
     }
-    parts = {name: dict(_attributes(module)) for name, module in network.named_modules()}
+    others = [
+        [name, *item] for name, own in held.items() for item in own.items() if type(item[1]) not in _PLAIN
+    ]
     return {
         "weights": of_weights(network),
         "structure": re.sub(r" at 0x[0-9a-f]+", "", repr(network)),
-        "code": code_of([*map(type, modules), *_hooks(modules), held]),
-        "attributes": {name: held for name, held in parts.items() if held},
+        "code": code_of([*map(type, modules), *_hooks(modules), *others]),
+        "attributes": {name: own for name, own in plain.items() if own},
     }
 
 
@@ -55,30 +57,31 @@ def _hooks(modules: Iterable[nn.Module]) -> list[Any]:
 def _held(module: nn.Module) -> Iterator[tuple[str, Any]]:
     """What a module holds besides weights, buffers and modules: an epsilon, a function, a configuration."""
     for name, value in sorted(vars(module).items()):
-        if name not in _EVERY and name not in _OF_FILES and not isinstance(value, nn.Module):
+        if name not in _EVERY and name not in OF_FILES and not isinstance(value, nn.Module):
             yield name, value
-
-
-def _attributes(module: nn.Module) -> Iterator[tuple[str, str]]:
-    """The same, told in words."""
-    for name, value in _held(module):
-        told = getattr(value, "to_dict", None)
-        yield name, identity(_without_files(told()) if callable(told) else value)
-
-
-def _without_files(config: Any) -> Any:
-    """A configuration without what says where it came from, at any depth."""
-    if not isinstance(config, Mapping):
-        return config
-    return {name: _without_files(value) for name, value in config.items() if name not in _OF_FILES}
 
 
 def of_task(task: Task) -> dict[str, Any]:
     """A task's data, loss, metric, head, and how it meets a body."""
     splits = {name: of_examples(each) for name, each in task.splits.items()}
     head = None if task.head is None else f"{task.head} {of_weights(task.head)}"
-    kinds = {"loss": repr(task.loss), "metric": task.metric.name, "meet": repr(task.meet)}
+    kinds = {"loss": _of_kind(task.loss), "metric": _of_kind(task.metric), "meet": _of_kind(task.meet)}
     return {"splits": splits, "head": head, **kinds}
+
+
+def of_part(task: Mapping[str, Any], splits: Collection[str]) -> dict[str, Any]:
+    """Of a task's facts, those of whoever sees no more of its examples than some splits.
+
+    The metric is among them where other examples are seen than those for training: to measure them.
+    """
+    own = {name: each for name, each in task["splits"].items() if name in splits}
+    measured = bool(set(splits) - {"train"})
+    return {name: fact for name, fact in task.items() if name != "metric" or measured} | {"splits": own}
+
+
+def _of_kind(value: Any) -> str:
+    """A loss, a metric, or how tasks meet bodies, with its code where that is a user's own."""
+    return f"{re.sub(r' at 0x[0-9a-f]+', '', repr(value))} {identity(code_of([value]))}"
 
 
 def of_examples(examples: Examples) -> str:

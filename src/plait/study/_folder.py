@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +22,17 @@ COPY = "study.yaml"
 STEPS = "steps"
 
 
-def claim(study: Study, out: Path) -> None:
+def claim(study: Study, out: Path, inputs: Callable[[], str]) -> None:
     """Make sure that a folder is a study's; a new one becomes so.
 
     A study is known by its name and its file, which may be edited. If that file is gone it was moved, and the
-    suite must be the same. A file that reads as what was last run here is a copy, and as good.
+    suite must be the same. A file that reads as what was last run here is a copy, and as good if its data and
+    base are the same, too.
+
+    Args:
+        study: whose it should be.
+        out: the folder.
+        inputs: gives a digest of the study's data and base.
 
     Raises:
         InputError: it is another's, no study's, or can't be written.
@@ -35,7 +41,7 @@ def claim(study: Study, out: Path) -> None:
     try:
         if facts.is_file():
             found = _read(facts)
-            told = _difference(study, out, found["study"], found.get("suite"), found.get("file"))
+            told = _difference(study, out, found, inputs)
             if told is not None:
                 hint = "give another folder (a study whose file was moved keeps its own: remove the old file)"
                 raise InputError(told, where=str(out), hint=hint)
@@ -47,15 +53,20 @@ def claim(study: Study, out: Path) -> None:
             raise InputError("it is there and no study's folder", where=str(out), hint="give a new one")
         else:
             out.mkdir(parents=True, exist_ok=True)
-            record(study, out)
+            record(study, out, None)
     except (OSError, TypeError) as error:
         raise InputError(f"it can't be a study's folder: {error}", where=str(out)) from error
 
 
-def record(study: Study, out: Path) -> None:
+def record(study: Study, out: Path, inputs: str | None) -> None:
     """Note whose a folder is, and where its file is as seen from there: both can be moved together.
 
     A copy of the file takes no folder over: the folder stays the first one's as long as that is there.
+
+    Args:
+        study: whose it is.
+        out: the folder.
+        inputs: a digest of the study's data and base, once it is about to run.
 
     Raises:
         InputError: what is noted can't be read, or can't be written; what was noted stays then.
@@ -65,7 +76,7 @@ def record(study: Study, out: Path) -> None:
     file = None if study.file is None else os.path.relpath(study.file.resolve(), out.resolve())
     if before.get("file") is not None and (out / before["file"]).is_file():
         file = before["file"]
-    own = {"study": study.name, "suite": study.suite.name, "file": file}
+    own = {"study": study.name, "suite": study.suite.name, "file": file, "inputs": inputs}
     if own != before:
         with _writing(facts):
             write_json(own, facts, indent=None)
@@ -106,22 +117,27 @@ def _read(facts: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         hint = "give another folder"
         if (facts.parent / STEPS).is_dir():
-            hint = f'`{STEPS}` there is not: if it is your study\'s, write {{"study": "NAME"}} into {_FACTS}'
+            hint = f'if its `{STEPS}` are your study\'s, write {{"study": "NAME"}} into {_FACTS}, else {hint}'
         what = f"it can't be a study's folder: {_FACTS} is damaged"
         raise InputError(what, where=str(facts.parent), hint=hint) from error
     return found
 
 
-def _difference(study: Study, out: Path, name: str, suite: str | None, file: str | None) -> str | None:
+def _difference(study: Study, out: Path, found: Mapping[str, Any], inputs: Callable[[], str]) -> str | None:
     """What tells a study from the one that a folder belongs to."""
+    name, suite, file = found["study"], found.get("suite"), found.get("file")
     if name != study.name:
         return f"the study `{name}` is there, and this is `{study.name}`"
     before = None if file is None else (out / file).resolve()
     if before is not None and before.is_file():
         if study.file is None:
             return f"the results of {before} are there, and this study `{name}` was not read from it"
-        if before == study.file.resolve() or _same(study.file, out / COPY):
+        if before == study.file.resolve():
             return None
+        if _same(study.file, out / COPY):
+            what = "reads the same, but its data or its base are others"
+            same = inputs() == found.get("inputs")
+            return None if same else f"the results of {before} are there, and {study.file} {what}"
         return f"the results of {before} are there, and this is another study `{name}`: {study.file}"
     if suite not in (None, study.suite.name):
         return f"a study `{name}` of the suite `{suite}` is there, and this one is of `{study.suite.name}`"

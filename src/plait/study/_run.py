@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import nn
 from plait.engine._lock import locked
 from plait.report import Edge, Expectation, edges, expectations, write_report
 from plait.study._folder import claim, keep_copy, record
-from plait.study._plan import planned
+from plait.study._plan import inputs_of, planned
 from plait.study._results import results
 from plait.study._steps import Done, run_steps
 from plait.study._study import Study, load_study
@@ -67,10 +68,11 @@ def run_study(
     out = Path(out)
     known = study if isinstance(study, Study) else load_study(study, data=data)
     known = replace(known, suite=replace(known.suite, base=_once(known.suite.base)))
-    claim(known, out)
+    inputs = functools.cache(lambda: inputs_of(known))
+    claim(known, out, lambda: inputs().digest)
     with locked(out / _LOCKED):
-        record(known, out)
-        done = run_steps(planned(known), out, resume=resume, told=told)
+        record(known, out, inputs().digest)
+        done = run_steps(planned(known, inputs()), out, resume=resume, told=told)
         found = results(known, out, done)
         report = write_report(found, out / "report")
         if not isinstance(study, Study):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -94,12 +95,15 @@ def run_steps(
     """
     done: dict[str, Done] = {}
     failed: list[InputError] = []
+    slugs = Counter(_slug(step.name) for step in steps)
     for step in steps:
         if any(name not in done for name in step.needs):
             continue  # what it needs has failed
         digest = _digest(step, done)
         place = out / STEPS / f"{_slug(step.name)}-{digest[:12]}"
         found = _finished(place, out)
+        if slugs[_slug(step.name)] == 1:
+            _remove_others(place)
         if found is None:
             needs = {name: out / done[name].folder for name in step.needs}
             with noted(failed):
@@ -131,6 +135,15 @@ def _run(
     except (PlaitError, OSError) as error:
         raise InputError(f"step `{step.name}` failed: {error}", where=str(out), hint=hint) from error
     return found
+
+
+def _remove_others(place: Path) -> None:
+    """Remove what a killed run left of a step whose inputs or settings were others: none goes on with it."""
+    name = place.name.rpartition("-")[0]
+    left = re.compile(re.escape(name) + r"-[0-9a-f]{12}" + re.escape(_PARTIAL))
+    for other in place.parent.iterdir() if place.parent.is_dir() else ():
+        if left.fullmatch(other.name) and other.name != place.name + _PARTIAL:
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def _finished(place: Path, out: Path) -> Done | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plait.errors import InputError, nearest
+from plait.errors import InputError, nearest, noted, raise_all
 from plait.fleet import Fleet, Member
 from plait.study._at import INDEX
 from plait.study._choices import recall, remember
@@ -42,19 +42,27 @@ def joined(experts: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
     return settings
 
 
+def seen(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The splits that members with some settings see: validation examples only if they are to be measured."""
+    return ("train", "validation") if settings.get("evaluate_every") else ("train",)
+
+
 def problems_of_settings(settings: Mapping[str, Any], where: str) -> list[InputError]:
     """Settings that no member has, and values that they don't take."""
+    unknown = [name for name in settings if name not in SETTINGS]
     problems = [
         InputError(f"experts have no setting `{name}`", where=where, hint=nearest(name, SETTINGS))
-        for name in settings
-        if name not in SETTINGS
+        for name in unknown
     ]
-    if not problems:
-        try:
-            Member(name="expert", **settings)
-        except InputError as error:
-            problems.append(error.located(lambda _: where))
-    return problems
+    # What is misspelt may be what is missing, so that values alone are looked at then.
+    known: dict[str, Any] = {"steps": 1, "evaluate_every": 1} if unknown else {}
+    known |= {name: value for name, value in settings.items() if name in SETTINGS}
+    if unknown and "epochs" in settings and "steps" not in settings:
+        del known["steps"]
+    values: list[InputError] = []
+    with noted(values):
+        Member(name="expert", **known)
+    return problems + [problem.located(lambda _: where) for problem in values]
 
 
 def problems_of_mixture(
@@ -97,17 +105,20 @@ def fit(
     """
     run, over = folder / "run", folder / "run.over"
     own = at.seed if seed is None else seed
-    members = [Member(name=name, task=task, seed=own, **settings) for name, task in learned.items()]
+    splits = seen(settings)
+    members = [
+        Member(name=name, task=_seeing(task, splits), seed=own, **settings) for name, task in learned.items()
+    ]
+    suite = replace(at.suite, tasks=tuple(_seeing(task, splits) for task in at.suite.tasks))
     fleet = Fleet(
-        members, at.suite, model=at.body(start or at.base), backend=backend, out=run, save_every=_SAVE_EVERY
+        members, suite, model=at.body(start or at.base), backend=backend, out=run, save_every=_SAVE_EVERY
     )
     recall(fleet, folder)
     fleet.fit(resume=run.is_dir())
     remember(fleet, folder)
     failed = {record["member"]: record["failed"] for record in fleet.history if "failed" in record}
-    for name, why in failed.items():
-        hint = "if it diverged, lower its learning rate or give it a clip"
-        raise InputError(f"member `{name}` failed: {why}", hint=hint)
+    hint = "if it diverged, lower its learning rate or give it a clip"
+    raise_all([InputError(f"member `{name}` failed: {why}", hint=hint) for name, why in failed.items()])
     shutil.rmtree(folder / "models", ignore_errors=True)
     saved = fleet.save(folder / "models")
     shutil.copyfile(run / METRICS, folder / METRICS)
@@ -116,6 +127,13 @@ def fit(
     run.rename(over)  # half of the saves would be no fleet to go on with
     shutil.rmtree(over)
     return dict(zip(learned, saved, strict=True))
+
+
+def _seeing(task: Any, splits: Sequence[str]) -> Any:
+    """A task, or tasks that are learned together, with some splits alone; names stay names."""
+    if isinstance(task, Task):
+        return replace(task, splits={name: each for name, each in task.splits.items() if name in splits})
+    return [_seeing(each, splits) for each in task] if isinstance(task, list) else task
 
 
 def _chosen(fleet: Fleet) -> str | None:

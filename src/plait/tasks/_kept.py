@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from plait.checkpoint import disk_errors
 from plait.errors import InputError
 from plait.numerics import user_cache
 
@@ -46,7 +47,8 @@ def kept(name: str, make: Callable[[Path], object]) -> Path:
 def _fill(folder: Path, make: Callable[[Path], object]) -> None:
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        make(partial)
+        with disk_errors(folder):
+            make(partial)
         partial.chmod(0o777 & ~_umask())
         partial.rename(folder)
     finally:

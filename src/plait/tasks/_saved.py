@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from safetensors.torch import save_model
 from torch import nn
 
-from plait.checkpoint import HEAD_FILE
+from plait.checkpoint import HEAD_FILE, disk_errors, save_module
 from plait.tasks._joint import Heads
 from plait.tasks._task import Headed
 
@@ -33,11 +32,12 @@ def save_network(network: nn.Module, folder: Path) -> None:
     body: Any = network.body if isinstance(network, Headed) else network
     for place, head in _heads(network, folder):
         place.mkdir(exist_ok=True)
-        save_model(head, str(place / HEAD_FILE))
+        save_module(head, place / HEAD_FILE)
     if hasattr(body, "save_pretrained"):
-        body.save_pretrained(folder)
+        with disk_errors(folder):
+            body.save_pretrained(folder)
     else:
-        save_model(body, str(folder / "model.safetensors"))
+        save_module(body, folder / "model.safetensors")
 
 
 def _heads(network: nn.Module, folder: Path) -> list[tuple[Path, nn.Module]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from plait.errors import InputError, MissingExtra, raise_all
 from plait.recipe import read_yaml, validate
+from plait.tasks._call import find_function, looked_for_in
 from plait.tasks._examples import Columns, Examples, Ragged
 from plait.tasks._find import Unavailable
 from plait.tasks._gather import gather
@@ -75,7 +75,7 @@ def load_suite_file(path: str | Path, tasks: Sequence[str] | None = None) -> Sui
         document.about if document.run_by_plait else f"{document.about} Not run by plait's authors.".strip()
     )
     experts = {task.name: task.expert for task in document.tasks if task.expert}
-    base = partial(_base, document.base, path.parent)
+    base = partial(_base, document.base, path.parent, documents[0].locate(("base", "call")))
     decode = _decoder(document, path.parent) if document.reads == "text" else None
     return Suite(document.suite, base=base, about=about, experts=experts, decode=decode, **found)
 
@@ -214,15 +214,12 @@ def _pretrained(kind: str, name: str, folder: Path) -> Any:
         raise Unavailable(f"`{name}` can't be had ({reason})", hint="give a folder or a hub id") from error
 
 
-def _base(document: BaseDocument, folder: Path) -> nn.Module:
+def _base(document: BaseDocument, folder: Path, where: str) -> nn.Module:
     if document.model is not None:
         return _pretrained(document.type, document.model, folder)
-    module, _, name = str(document.call).partition(":")
-    try:
-        make = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"`call` names `{document.call}`, and {error}") from error
-    made = make()
+    make = find_function(str(document.call), folder, where)
+    with looked_for_in(folder, where):
+        made = make()
     if not isinstance(made, nn.Module):
         raise InputError(f"`call` names `{document.call}`, which gives a {type(made).__name__}, no module")
     return made

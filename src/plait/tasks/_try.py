@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from plait.errors import InputError, counted
+from plait.checkpoint import open_model
+from plait.errors import InputError, counted, noted, raise_all
 from plait.numerics import usable_device
 from plait.tasks._language_model import LanguageModel, load_language_model
 from plait.tasks._network import at_rest
@@ -115,6 +116,7 @@ def try_models(
     _check(prompts, tokens)
     name, content = default_text() if text is None else (str(text), read_text(text))
     place = usable_device(device)
+    _check_there([os.fspath(model) for model in several])
     tried = tuple(_one(os.fspath(model), prompts, tokens, content, place) for model in several)
     return Trial(tuple(prompts), tokens, name, tried)
 
@@ -127,6 +129,24 @@ def _check(prompts: Sequence[str], tokens: int) -> None:
             raise InputError(f"the prompt {prompt!r} is empty", hint="give the beginning of a text")
     if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
         raise InputError(f"`tokens` is {tokens!r}", hint="it is a whole number from 1 on")
+
+
+def _check_there(references: Sequence[str]) -> None:
+    """Nothing if all models can be opened; before the first is loaded, which takes its time."""
+    problems: list[InputError] = []
+    for reference in references:
+        with noted(problems):
+            _check_no_study(Path(reference))
+            open_model(reference)
+    raise_all(problems)
+
+
+def _check_no_study(folder: Path) -> None:
+    if (folder / "study.json").is_file() and (folder / "steps").is_dir():
+        made = [str(place) for place in sorted(folder.glob("steps/*/model"))]
+        such = f", such as {made[0]}" if made else "; there is none yet"
+        hint = f"try the model of one of its ways: {folder / 'steps' / 'WAY-…' / 'model'}{such}"
+        raise InputError("this is the folder of a study, not of a model", where=str(folder), hint=hint)
 
 
 def _one(reference: str, prompts: Sequence[str], tokens: int, text: str, device: torch.device) -> Tried:

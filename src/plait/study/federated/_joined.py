@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from plait.checkpoint import HEAD_FILE
+from plait.checkpoint import HEAD_FILE, save_module
 from plait.tasks import Batch, Headed, Task, save_network
 
 
@@ -82,5 +81,5 @@ class Joined(nn.Module):
             whole = self.of(task.name)
             if isinstance(whole, Headed):
                 place.mkdir(parents=True, exist_ok=True)
-                save_model(whole.head, str(place / HEAD_FILE))
+                save_module(whole.head, place / HEAD_FILE)
         return places

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from plait.checkpoint import save_tensors
 from plait.study.federated._affinity import Affinities
 from plait.study.federated._allocation import dealt
 from plait.study.federated._clients import Clients
@@ -196,9 +195,7 @@ class Stage:
             "affinities": None if self.affinities is None else self.affinities.state(),
         }
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.file.with_suffix(".partial")
-        save_file(tensors, partial, {"state": json.dumps(state)})
-        os.replace(partial, self.file)
+        save_tensors(tensors, self.file, {"state": json.dumps(state)})
         self._saved = self.arrivals
 
     def _restore(self) -> None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from plait.checkpoint import save_tensors
 from plait.errors import InputError, noted
 from plait.study._extras import check_sklearn
 from plait.study._models import batches
@@ -21,6 +22,7 @@ from plait.tasks import Batch, CrossEntropy, SquaredError, Suite, Task, at_rest
 if TYPE_CHECKING:
     from plait.study._at import At
     from plait.study._document import StudyDocument
+    from plait.study._study import Study
 
 
 class Concatenated(Way):
@@ -56,6 +58,10 @@ class Concatenated(Way):
             if task.head is None or not isinstance(task.loss, CrossEntropy | SquaredError)
         ]
 
+    def splits(self, study: Study) -> tuple[str, ...]:
+        del study
+        return ("train",)
+
     def make(self, at: At, folder: Path) -> None:
         bodies = _bodies(at)
         for number, task in enumerate(at.suite.tasks):
@@ -74,7 +80,7 @@ class Concatenated(Way):
             classes = isinstance(task.loss, CrossEntropy)
             head = probed(features, torch.cat(labels), outputs, self.ridge, classes=classes)
             held = {"weight": head.weight.data, "bias": head.bias.data, "scale": scale.float()}
-            save_file(held, str(folder / f"head-{number}.safetensors"))
+            save_tensors(held, folder / f"head-{number}.safetensors")
 
     def answers(self, at: At, folder: Path | None) -> Callable[[Task], nn.Module]:
         assert folder is not None

@@ -24,6 +24,7 @@ from plait.tasks import Suite, Task
 if TYPE_CHECKING:
     from plait.study._at import At
     from plait.study._document import StudyDocument
+    from plait.study._study import Study
 
 #: On which targets are reached and curves are measured.
 VALIDATION = "validation"
@@ -89,6 +90,10 @@ class Federated(Way):
             if "train" in task.splits and len(task.split("train")) < self.clients
         ]
         return problems
+
+    def splits(self, study: Study) -> tuple[str, ...]:
+        del study
+        return ("train", VALIDATION)
 
     def targets(self, suite: Suite) -> dict[str, float]:
         """Task → the validation score that is enough."""

@@ -26,6 +26,7 @@ from plait.tasks import Suite, Task
 if TYPE_CHECKING:
     from plait.study._at import At
     from plait.study._document import StudyDocument
+    from plait.study._study import Study
 
 #: Task → expert → its weight before anything was read.
 WEIGHTS = "weights.json"
@@ -76,6 +77,10 @@ class Posterior(Way):
                 if SPLIT not in task.splits
             ]
         return problems
+
+    def splits(self, study: Study) -> tuple[str, ...]:
+        del study
+        return (SPLIT,) if self.prior == "cached" else ()
 
     def make(self, at: At, folder: Path) -> None:
         experts, weights = self._experts(at), _read(folder)

@@ -18,6 +18,7 @@ from plait.tasks import Suite, Task
 if TYPE_CHECKING:
     from plait.study._at import At
     from plait.study._document import StudyDocument
+    from plait.study._study import Study
 
 
 class Way(Keys):
@@ -108,6 +109,11 @@ class Way(Keys):
         """What it depends on besides its own fields, the seed and the steps before it."""
         del at
         return {}
+
+    def splits(self, study: Study) -> tuple[str, ...]:
+        """The splits that it is made from, besides what its experts learned."""
+        del study
+        return ()
 
     def make(self, at: At, folder: Path) -> None:
         """Write what it becomes into a folder; a killed run may have left some of it there.
