@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from plait.errors import InputError, MissingExtra, raise_all
 from plait.recipe import read_yaml, validate
+from plait.tasks._called import called
 from plait.tasks._examples import Columns, Examples, Ragged
 from plait.tasks._find import Unavailable
 from plait.tasks._gather import gather
@@ -28,6 +28,7 @@ from plait.tasks._metrics import (
     perplexity,
 )
 from plait.tasks._pictures import pictures
+from plait.tasks._reasons import reasons
 from plait.tasks._suite import Suite
 from plait.tasks._suite_document import BaseDocument, SuiteDocument, TaskDocument
 from plait.tasks._table_columns import classes, features, goals, texts
@@ -69,13 +70,13 @@ def load_suite_file(path: str | Path, tasks: Sequence[str] | None = None) -> Sui
         raise InputError("two tasks have one name", where=str(path))
     found = gather(document.suite, makers, tasks)
     if not found["tasks"]:
-        reasons = "; ".join(dict.fromkeys(found["missing"].values()))
-        raise Unavailable(f"no task can be had: {reasons}", where=f"suite `{document.suite}`")
+        told = "; ".join(reason.why for reason in reasons(found["missing"]))
+        raise Unavailable(f"no task can be had: {told}", where=f"suite `{document.suite}`")
     about = (
         document.about if document.run_by_plait else f"{document.about} Not run by plait's authors.".strip()
     )
     experts = {task.name: task.expert for task in document.tasks if task.expert}
-    base = partial(_base, document.base, path.parent)
+    base = partial(_base, document.base, path)
     decode = _decoder(document, path.parent) if document.reads == "text" else None
     return Suite(document.suite, base=base, about=about, experts=experts, decode=decode, **found)
 
@@ -209,20 +210,12 @@ def _pretrained(kind: str, name: str, folder: Path) -> Any:
     try:
         more = {} if why is None else {"local_files_only": True}
         return made.from_pretrained(str(local) if local.is_dir() else name, **more)
-    except (OSError, ValueError) as error:
-        reason = why or str(error).strip().partition("\n")[0]
+    except Exception as error:  # the library raises errors of the hub, of files, of safetensors and its own
+        reason = why or str(error).strip().partition("\n")[0] or type(error).__name__
         raise Unavailable(f"`{name}` can't be had ({reason})", hint="give a folder or a hub id") from error
 
 
-def _base(document: BaseDocument, folder: Path) -> nn.Module:
+def _base(document: BaseDocument, path: Path) -> nn.Module:
     if document.model is not None:
-        return _pretrained(document.type, document.model, folder)
-    module, _, name = str(document.call).partition(":")
-    try:
-        make = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"`call` names `{document.call}`, and {error}") from error
-    made = make()
-    if not isinstance(made, nn.Module):
-        raise InputError(f"`call` names `{document.call}`, which gives a {type(made).__name__}, no module")
-    return made
+        return _pretrained(document.type, document.model, path.parent)
+    return called(str(document.call), str(path))
