@@ -138,6 +138,37 @@ def test_the_same_inputs_with_other_labels_are_no_copies(classes, again):
     assert share_refused(make) <= 0.01
 
 
+@pytest.mark.parametrize("stays", [0.6, 0.85, 0.9])
+@pytest.mark.parametrize("classes", [2, 5])
+def test_people_who_are_asked_again_and_mostly_say_the_same_are_no_copies(stays, classes):
+    """Features that stay, and a state that persists: a panel of two years."""
+    random = np.random.default_rng(5)
+    for _ in range(20):
+        people, first = random.normal(size=(300, 5)), random.integers(0, classes, 300)
+        moved = (first + random.integers(1, classes, 300)) % classes
+        second = np.where(random.random(300) < stays, first, moved)
+        assert not refused(split(people, first), split(people, second))
+
+
+@pytest.mark.parametrize("size", [50, 300])
+def test_copies_of_which_a_few_got_another_label_are_copies(size):
+    random = np.random.default_rng(6)
+    inputs, labels = random.normal(size=(300, 5)), random.integers(0, 3, 300)
+    own = labels[:size].copy()
+    own[: size // 50] += 1
+    assert refused(split(inputs, labels), split(inputs[:size], own))
+    # Two thirds of the test's rows are copies, the others are new.
+    new = random.normal(size=(size // 2, 5))
+    test = split(np.concatenate([inputs[:size], new]), np.concatenate([own, own[: size // 2]]))
+    assert refused(split(inputs, labels), test)
+
+
+def test_a_function_of_inputs_measured_twice_is_a_copy():
+    """Nothing tells it from one: it was seen in training, with its answer."""
+    table = np.array(list(itertools.product((0, 1), repeat=8)))
+    assert refused(split(table, table.sum(1) % 2), split(table, table.sum(1) % 2))
+
+
 def test_the_same_inputs_with_the_same_labels_are_copies():
     order = np.random.default_rng(0).permutation(100)
     labels = np.random.default_rng(1).integers(0, 2, 100)

@@ -46,6 +46,19 @@ def test_a_module_of_another_architecture(suite):
     assert "mat1 and mat2 shapes cannot be multiplied" in said
 
 
+@pytest.mark.parametrize(
+    "raised", [AssertionError("not for me"), ZeroDivisionError("division"), OSError("gone")]
+)
+def test_whatever_a_module_raises_is_its_own(suite, raised):
+    class Own(nn.Linear):
+        def forward(self, _):
+            raise raised
+
+    said = message(Own(3, 8), suite)
+    assert said.startswith("model `Own`, task `digit`: the model can't take this task's batches")
+    assert f"{type(raised).__name__}: {raised}" in said
+
+
 def test_what_is_no_model(suite):
     said = message(LogisticRegression(), suite)
     assert "a LogisticRegression can't be evaluated" in said

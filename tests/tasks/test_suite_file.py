@@ -158,6 +158,60 @@ def test_a_function_that_is_not_there_is_told_when_the_base_is_made(write):
         suite.base()
 
 
+def fails() -> nn.Module:
+    raise RuntimeError("no such\nweights")
+
+
+def leaves() -> nn.Module:
+    raise SystemExit(3)
+
+
+def tells() -> nn.Module:
+    raise InputError("the user's own", hint="as they like it")
+
+
+def number() -> int:
+    return 3
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (
+            "test_suite_file:fails",
+            "`test_suite_file:fails`, which raised RuntimeError: no such\nweights\n  hint: ",
+        ),
+        (
+            "test_suite_file:leaves",
+            "`test_suite_file:leaves`, which raised SystemExit: 3\n  hint: raised in ",
+        ),
+        ("test_suite_file:number", "`test_suite_file:number`, which gives a int, no module"),
+        ("test_suite_file:HEAD", "test_suite_file.py has no function `HEAD`"),
+        (
+            "broken_module:f",
+            "`broken_module:f`, whose module raised ZeroDivisionError: division by zero\n  hint",
+        ),
+        ("wanting_module:f", "whose module raised ModuleNotFoundError: No module named 'not_there'"),
+        ("not_there:f", "`not_there:f`, and there is no module `not_there`"),
+    ],
+)
+def test_what_a_function_of_the_users_raises_is_theirs(write, tmp_path, call, told):
+    (tmp_path / "broken_module.py").write_text("1 / 0\n")
+    (tmp_path / "wanting_module.py").write_text("import not_there\n")
+    path = write(HEAD.replace("test_suite_file:body", call) + CSV)
+    with pytest.raises(InputError) as error:
+        load_suite(path).base()
+    assert str(error.value).startswith(f"{path}:2: `call` names ")
+    assert told in str(error.value)
+    if call == "broken_module:f":
+        assert str(error.value).endswith(f"raised in {tmp_path / 'broken_module.py'}, line 1")
+
+
+def test_an_error_in_plaits_words_stays_as_it_is(write):
+    with pytest.raises(InputError, match=r"^the user's own\n  hint: as they like it$"):
+        load_suite(write(HEAD.replace("file:body", "file:tells") + CSV)).base()
+
+
 def test_the_suite_goes_on_without_a_file_that_is_not_there(write):
     text = HEAD + CSV + CSV.replace("name: t", "name: u").replace("t.csv", "gone.csv")
     suite = load_suite(write(text))

@@ -12,8 +12,8 @@ import torch
 from datasets import Dataset as Hugging
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import ConcatDataset, TensorDataset
 from torch.utils.data import Subset as TorchSubset
-from torch.utils.data import TensorDataset
 
 from plait.errors import InputError
 from plait.tasks import Columns, Items, NextToken, Ragged, Subset, Task, as_examples
@@ -123,6 +123,51 @@ def test_copies_are_found_in_subsets_of_torch(make):
     refused(both, Subset(as_examples(part(make(FIRST), list(FIRST))), np.arange(COUNT)))
     assert task(part(make(FIRST), range(6)), part(make(FIRST), range(6, COUNT)))
     assert task(both, make(SECOND))
+
+
+def put_together(rows: range) -> ConcatDataset:
+    """The same as `tensors`, of three parts in an order of their own."""
+    whole = tensors(rows)
+    return ConcatDataset([part(whole, range(8, COUNT)), ConcatDataset([part(whole, range(8))])])
+
+
+def listed(rows: range) -> list[dict[str, Any]]:
+    return [{"input": torch.tensor(NUMBERS[row]), "label": row % COUNT} for row in rows]
+
+
+def pairs(rows: range) -> list[tuple[Any, int]]:
+    return [(torch.tensor(NUMBERS[row]), row % COUNT) for row in rows]
+
+
+@pytest.mark.parametrize("make", [put_together, listed, pairs])
+def test_copies_are_found_in_datasets_put_together_and_in_lists(make):
+    refused(make(FIRST), tensors(FIRST))
+    refused(part(make(FIRST), range(COUNT)), make(FIRST))
+    assert task(make(FIRST), make(SECOND))
+    assert task(make(FIRST), tensors(SECOND))
+
+
+def test_what_is_too_large_to_be_put_together_is_compared_by_row_alone(monkeypatch):
+    monkeypatch.setattr("plait.tasks._contents._COPIED", COUNT * (3 + 1) * 8 - 1)
+    for make in (put_together, listed):
+        assert task(make(FIRST), tensors(FIRST))
+
+
+def test_datasets_put_together_of_other_kinds_are_compared_by_row_alone():
+    halves = TensorDataset(torch.tensor(NUMBERS[:COUNT]).float(), torch.arange(COUNT))
+    assert task(ConcatDataset([tensors(FIRST), halves]), tensors(FIRST))
+    other: Any = [({"deep": 1}, 2)] * COUNT
+    assert task(ConcatDataset([tensors(FIRST), other]), tensors(SECOND))
+    broken: Any = [{"input": torch.zeros(row + 1), "label": 0} for row in FIRST]
+    assert task(broken, tensors(FIRST))
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (64,), (4, 16), (8, 8, 1)])
+def test_numbers_are_compared_in_whatever_shape_a_row_has(shape):
+    pictures = torch.randn(2 * COUNT, 8, 8, generator=torch.Generator().manual_seed(0))
+    train = {"input": pictures[:COUNT]}
+    refused(train, {"input": pictures[:COUNT].clone().reshape(COUNT, *shape)})
+    assert task(train, {"input": pictures[COUNT:].reshape(COUNT, *shape)})
 
 
 def test_copies_are_found_in_sequences_of_any_kind():

@@ -50,7 +50,7 @@ def _plain(suite: Suite) -> dict[str, Any]:
 
 
 def _show(suite: Suite) -> None:
-    from plait.tasks import NOTE, marked
+    from plait.tasks import NOTE, marked, reasons
 
     splits = ("train", "validation", "test")
     rows = [
@@ -67,5 +67,5 @@ def _show(suite: Suite) -> None:
     print_table(suite.name, ["task", "metric", *splits, "about"], rows)
     if any(task.semi_synthetic for task in suite.tasks):
         print(NOTE)
-    for task, why in suite.missing.items():
-        print(f"missing: `{task}`: {why}")
+    for reason in reasons(suite.missing):
+        print(f"missing: {reason}")

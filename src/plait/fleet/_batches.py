@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from plait.fleet._lengthened import check_lengthened
+from plait.fleet._lengthened import check_lengthened, lengthened
 from plait.fleet._trainee import Trainee
 from plait.tasks import TASK, Batch, Columns, filling, padding, table_of
 
@@ -78,7 +77,7 @@ def _stacked(trainees: Sequence[Trainee], rows: Sequence[NDArray[np.int64]]) -> 
     most = max(t.longest for t in trainees)
     stack = {n: _filled([b[n] for b in batches], filling(padding(table), n), most) for n in columns}
     for place, (trainee, batch) in enumerate(zip(trainees, batches, strict=True)):
-        check_lengthened(trainee, batch, {name: column[place] for name, column in stack.items()})
+        check_lengthened(trainee, batch, {name: column[place] for name, column in stack.items()}, most)
     return stack
 
 
@@ -91,10 +90,4 @@ def _filled(tensors: Sequence[Tensor], value: int, most: int) -> Tensor:
         return torch.stack(list(tensors))
     longest = max(t.shape[1] for t in tensors)
     length = max(longest, min(-(-longest // _LENGTHS) * _LENGTHS, most))
-    return torch.stack([_lengthened(t, length, value) for t in tensors])
-
-
-def _lengthened(tensor: Tensor, length: int, value: int) -> Tensor:
-    """`(rows, …)` with its second dimension filled up to a length."""
-    missing = length - tensor.shape[1]
-    return F.pad(tensor, [*[0, 0] * (tensor.dim() - 2), 0, missing], value=value) if missing else tensor
+    return torch.stack([lengthened(t, length, value) for t in tensors])

@@ -60,7 +60,8 @@ class Trainee:
         step: how many it has taken.
         status: `running`, or how it ended: `finished`, `stopped` (early), `dropped`, `failed`.
         why: what stopped it, in words.
-        lengthens: whether its loss was seen to be the same of longer sequences, filled up.
+        lengthened: column → up to which length, and by how many places, sequences may be filled up: so far
+            it was seen to learn the same then.
         best: its best validation so far, and `waited` how many there were since.
     """
 
@@ -76,7 +77,7 @@ class Trainee:
     best: float | None = None
     waited: int = 0
     fingerprint: str = ""
-    lengthens: bool = False
+    lengthened: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def running(self) -> bool:

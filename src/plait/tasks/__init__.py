@@ -43,6 +43,7 @@ from plait.tasks._mixture import mixture
 from plait.tasks._network import at_rest, with_head
 from plait.tasks._packages import Debian, Hub, PyPI
 from plait.tasks._packing import check_packing
+from plait.tasks._reasons import reasons
 from plait.tasks._saved import file_name, folder_name, save_network
 from plait.tasks._scores import NOTE, Average, Evidence, Score, Scores, marked, read_scores
 from plait.tasks._subset import Subset, table_of
@@ -123,6 +124,7 @@ __all__ = [
     "padding",
     "perplexity",
     "read_scores",
+    "reasons",
     "regressions",
     "save_network",
     "size_problem",

@@ -26,18 +26,18 @@ def find_function(call: str, folder: Path, where: str | None = None) -> Callable
         where: for messages.
 
     Raises:
-        InputError: there is no such module or function, the module can't be imported, or a module of one name
-            was imported from elsewhere before.
+        InputError: there is no such module or function, or a module of one name was imported from elsewhere
+            before. What the module raises is raised as it is.
     """
     name, _, function = call.partition(":")
     with looked_for_in(folder, where):
         try:
             module = importlib.import_module(name)
-        except ImportError as error:
-            what, hint = f"`call` names `{call}`, and {error}", None
-            if isinstance(error, ModuleNotFoundError) and error.name in _parents(name):
-                what = f"`call` names `{call}`, and there is no module `{error.name}`"
-                hint = f"it is looked for in {folder.resolve()}, then among installed packages"
+        except ModuleNotFoundError as error:
+            if error.name not in _parents(name):
+                raise
+            what = f"`call` names `{call}`, and there is no module `{error.name}`"
+            hint = f"it is looked for in {folder.resolve()}, then among installed packages"
             raise InputError(what, where=where, hint=hint) from error
         except ValueError as error:
             raise InputError(f"`call` names `{call}`, and {error}", where=where) from error

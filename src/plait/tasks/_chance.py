@@ -12,7 +12,7 @@ that has less, as a training set may hold rows many times on purpose:
   p = ∏ p_c, p_c the share of rows that are like it in c, and it is among n others with 1 − (1 − p)^n.
 
 Counts that estimates are made of are taken two standard errors off, so that chance is the larger.
-Labels of rows whose inputs are in both splits are held against what labels drawn anew would do.
+Labels of rows whose inputs are in both splits say whether these were copied or measured twice.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from plait.tasks._contents import Contents
 
 #: How rarely chance may have splits refused that are drawn as they should be.
 _LEVEL = 0.01
+#: Of rows whose inputs are in both splits, the share that has another label if they are no copies.
+_DIFFERING = 0.05
 
 
 def by_chance(
@@ -100,9 +102,11 @@ def _at_most(counts: Any) -> Any:
 def labels_by_chance(
     small: Contents, large: Contents, inputs: Sequence[str], label: str, types: Mapping[str, str]
 ) -> bool:
-    """Whether labels of rows whose inputs are in both splits differ more than half as often as drawn ones.
+    """Whether labels of rows whose inputs are in both splits differ too often for copies.
 
-    A grid or a truth table that is measured twice has the same inputs, and outcomes of its own.
+    What is measured twice has the same inputs, and outcomes of its own: those of people who are asked again
+    are mostly the same, those of rare events nearly always. So it is enough if one in 20 differs, or half as
+    many as of labels drawn anew.
     """
     rows, answers = small.numbers(inputs, types), small.numbers([label], types)
     _, first = np.unique(large.numbers([*inputs, label], types), return_index=True)
@@ -113,7 +117,8 @@ def labels_by_chance(
     agree = np.bincount(which, often)[_at(places, rows)]  # that a drawn label is one of the other's here
     alike = np.isin(rows, known)
     same = np.isin(small.numbers([*inputs, label], types), large.numbers([*inputs, label], types))
-    return float((alike & ~same).sum()) > float((1 - agree)[alike].sum()) / 2
+    enough = min(_DIFFERING * float(alike.sum()), float((1 - agree)[alike].sum()) / 2)
+    return float((alike & ~same).sum()) > enough
 
 
 def _at(values: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from plait.tasks._reasons import reasons
 from plait.tasks._scores import NOTE, Average, Score, Scores
 
 
@@ -29,7 +30,7 @@ def markdown(scores: Scores) -> str:
 def notes(scores: Scores) -> list[str]:
     """What is to be known about a table of scores: marks, missing tasks, outputs that are no numbers."""
     found = [NOTE] if any(row.semi_synthetic for row in scores) else []
-    found += [f"missing: `{task}`: {why}" for task, why in scores.missing.items()]
+    found += [f"missing: {reason}" for reason in reasons(scores.missing)]
     if scores.untrained:
         told = ", ".join(f"`{task}`" for task in scores.untrained)
         found.append(f"untrained heads, all zeros, so that scores say nothing: {told}; give their heads")

@@ -17,8 +17,6 @@ from plait.tasks._losses import TASK, _tensor
 from plait.tasks._metrics import Floats
 from plait.tasks._task import Task
 
-#: What a model may raise on a batch that it is not made for.
-_NOT_MADE_FOR = (RuntimeError, TypeError, ValueError, LookupError, AttributeError)
 _SHORT = (torch.bfloat16, torch.float16)
 
 
@@ -94,7 +92,9 @@ def _outputs(
         raise InputError(
             "the device has too little memory for a batch", where=where, hint="take a smaller batch size"
         ) from error
-    except _NOT_MADE_FOR as error:
+    except InputError:
+        raise
+    except Exception as error:  # whatever the user's model raises on a batch that it is not made for
         raise InputError(
             f"the model can't take this task's batches: {type(error).__name__}: {error}",
             where=where,

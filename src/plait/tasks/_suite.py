@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from plait.errors import InputError, nearest
+from plait.tasks._reasons import reasons
 from plait.tasks._task import Task
 
 
@@ -41,7 +42,7 @@ class Suite:
         if twice:
             raise InputError(f"two tasks are called `{twice[0]}`", where=f"suite `{self.name}`")
         if not names:
-            hint = "; ".join(f"{name}: {why}" for name, why in self.missing.items()) or None
+            hint = "; ".join(map(str, reasons(self.missing))) or None
             raise InputError("there is no task", where=f"suite `{self.name}`", hint=hint)
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from plait.errors import InputError, MissingExtra, raise_all
 from plait.recipe import read_yaml, validate
-from plait.tasks._call import find_function, looked_for_in
+from plait.tasks._called import called
 from plait.tasks._examples import Columns, Examples, Ragged
 from plait.tasks._find import Unavailable
 from plait.tasks._gather import gather
@@ -28,6 +28,7 @@ from plait.tasks._metrics import (
     perplexity,
 )
 from plait.tasks._pictures import pictures
+from plait.tasks._reasons import reasons
 from plait.tasks._suite import Suite
 from plait.tasks._suite_document import BaseDocument, SuiteDocument, TaskDocument
 from plait.tasks._table_columns import classes, features, goals, texts
@@ -69,8 +70,8 @@ def load_suite_file(path: str | Path, tasks: Sequence[str] | None = None) -> Sui
         raise InputError("two tasks have one name", where=str(path))
     found = gather(document.suite, makers, tasks)
     if not found["tasks"]:
-        reasons = "; ".join(dict.fromkeys(found["missing"].values()))
-        raise Unavailable(f"no task can be had: {reasons}", where=f"suite `{document.suite}`")
+        told = "; ".join(reason.why for reason in reasons(found["missing"]))
+        raise Unavailable(f"no task can be had: {told}", where=f"suite `{document.suite}`")
     about = (
         document.about if document.run_by_plait else f"{document.about} Not run by plait's authors.".strip()
     )
@@ -209,17 +210,12 @@ def _pretrained(kind: str, name: str, folder: Path) -> Any:
     try:
         more = {} if why is None else {"local_files_only": True}
         return made.from_pretrained(str(local) if local.is_dir() else name, **more)
-    except (OSError, ValueError) as error:
-        reason = why or str(error).strip().partition("\n")[0]
+    except Exception as error:  # the library raises errors of the hub, of files, of safetensors and its own
+        reason = why or str(error).strip().partition("\n")[0] or type(error).__name__
         raise Unavailable(f"`{name}` can't be had ({reason})", hint="give a folder or a hub id") from error
 
 
 def _base(document: BaseDocument, folder: Path, where: str) -> nn.Module:
     if document.model is not None:
         return _pretrained(document.type, document.model, folder)
-    make = find_function(str(document.call), folder, where)
-    with looked_for_in(folder, where):
-        made = make()
-    if not isinstance(made, nn.Module):
-        raise InputError(f"`call` names `{document.call}`, which gives a {type(made).__name__}, no module")
-    return made
+    return called(str(document.call), folder, where)

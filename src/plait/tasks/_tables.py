@@ -207,7 +207,7 @@ def _dataset(document: DataDocument, part: str, folder: Path) -> Table:
     except Exception as error:  # the library raises errors of the hub, of files and its own
         reason = why or str(error).strip().partition("\n")[0] or type(error).__name__
         raise Unavailable(
-            f"the dataset `{name}` can't be had ({reason})",
-            hint=None if why else "it lies on the Hugging Face hub",
+            f"`{name}` can't be had ({reason})",
+            hint=None if why else "looked for on the Hugging Face hub",
         ) from error
     return Table(found, name)
