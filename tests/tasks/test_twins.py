@@ -148,7 +148,7 @@ def test_copies_are_found_in_datasets_put_together_and_in_lists(make):
 
 
 def test_what_is_too_large_to_be_put_together_is_compared_by_row_alone(monkeypatch):
-    monkeypatch.setattr("plait.tasks._contents._COPIED", COUNT * (3 + 1) * 8 - 1)
+    monkeypatch.setattr("plait.tasks._in_parts._COPIED", COUNT * (3 + 1) * 8 - 1)
     for make in (put_together, listed):
         assert task(make(FIRST), tensors(FIRST))
 
