@@ -160,6 +160,8 @@ def test_datasets_put_together_of_other_kinds_are_compared_by_row_alone():
     assert task(ConcatDataset([tensors(FIRST), other]), tensors(SECOND))
     broken: Any = [{"input": torch.zeros(row + 1), "label": 0} for row in FIRST]
     assert task(broken, tensors(FIRST))
+    with pytest.raises(InputError, match="split `train` is empty"):
+        task([], tensors(FIRST))
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (64,), (4, 16), (8, 8, 1)])

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset
 from torch.utils.data import Subset as TorchSubset
 
-from plait.errors import InputError
 from plait.tasks._examples import Items
 
 #: Bytes up to which what lies in parts is copied.
@@ -34,9 +33,9 @@ def in_memory_columns(data: Any, names: Sequence[str]) -> Mapping[str, Tensor]:
         if held > _COPIED or any(kind != kinds[0] for kind in kinds):
             return {}
         return {name: torch.cat([part[name] for part in parts]) for name in kinds[0]}
-    if isinstance(data, list):
+    if isinstance(data, list) and data:
         examples = Items(data, names)
-        with contextlib.suppress(InputError):  # it is told when a batch is made of them
+        with contextlib.suppress(Exception):  # what makes no batch is told when one is asked for
             one = examples.batch([0]).values()
             small = (
                 all(isinstance(c, Tensor) for c in one) and sum(c.nbytes for c in one) * len(data) <= _COPIED
