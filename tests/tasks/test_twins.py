@@ -148,7 +148,7 @@ def test_copies_are_found_in_datasets_put_together_and_in_lists(make):
 
 
 def test_what_is_too_large_to_be_put_together_is_compared_by_row_alone(monkeypatch):
-    monkeypatch.setattr("plait.tasks._contents._COPIED", COUNT * (3 + 1) * 8 - 1)
+    monkeypatch.setattr("plait.tasks._in_parts._COPIED", COUNT * (3 + 1) * 8 - 1)
     for make in (put_together, listed):
         assert task(make(FIRST), tensors(FIRST))
 
@@ -160,6 +160,8 @@ def test_datasets_put_together_of_other_kinds_are_compared_by_row_alone():
     assert task(ConcatDataset([tensors(FIRST), other]), tensors(SECOND))
     broken: Any = [{"input": torch.zeros(row + 1), "label": 0} for row in FIRST]
     assert task(broken, tensors(FIRST))
+    with pytest.raises(InputError, match="split `train` is empty"):
+        task([], tensors(FIRST))
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (64,), (4, 16), (8, 8, 1)])

@@ -100,7 +100,8 @@ def _ends(columns: list[Tensor], fillers: list[float]) -> list[int]:
     lengths = torch.zeros(len(columns[0]), dtype=torch.int64)
     for column, filler in zip(columns, fillers, strict=True):
         given = (column != filler).flatten(2).any(2) if column.dim() > 2 else column != filler
-        lengths += (given.cpu() * torch.arange(1, given.shape[1] + 1)).amax(1)
+        if given.shape[1]:
+            lengths += (given.cpu() * torch.arange(1, given.shape[1] + 1)).amax(1)
     order = lengths.argsort(stable=True).tolist()
     return list(dict.fromkeys([order[0], order[-1]]))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import re
@@ -13,12 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import ConcatDataset
 from torch.utils.data import Subset as TorchSubset
 
-from plait.errors import InputError
 from plait.tasks._arrow_rows import in_type, is_plain_integer, kind_of_arrow, row_bytes
 from plait.tasks._examples import Columns, Examples, Items, Ragged
+from plait.tasks._in_parts import in_memory_columns
 from plait.tasks._subset import table_of
 
 _Numbers = NDArray[np.uint64]
@@ -31,8 +29,6 @@ _ID = re.compile(
     r"(.*[\W_])?(id|idx|index|key|uid|uuid|guid)|__index_level_\d+__|unnamed: \d+", re.IGNORECASE
 )
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-#: Bytes up to which what lies in parts is copied.
-_COPIED = 1 << 30
 #: Examples, and numbers of each, that `parts` looks at.
 _SOME, _PARTS = 256, 4096
 
@@ -165,33 +161,7 @@ def _columns(data: Any, table: Examples) -> Mapping[str, Any]:
         told = data.format  # columns that a format leaves out are in no example
         names = data.column_names if told["output_all_columns"] else told["columns"]
         return {name: data.data.column(name) for name in names}
-    return _in_memory(data, table.names) if table.prepare is None else {}
-
-
-def _in_memory(data: Any, names: Sequence[str]) -> Mapping[str, Tensor]:
-    """Columns of PyTorch datasets that lie in memory, or of a list; {} for all others.
-
-    Those that lie in parts are put together for it, if they are not too large.
-    """
-    if type(data) is TorchSubset:
-        rows = torch.as_tensor(np.asarray(data.indices, dtype=np.int64))
-        return {name: column[rows] for name, column in _in_memory(data.dataset, names).items()}
-    if type(data) is ConcatDataset:
-        parts = [_in_memory(part, names) for part in data.datasets]
-        kinds = [{name: (c.dtype, c.shape[1:]) for name, c in part.items()} for part in parts]
-        held = sum(column.nbytes for part in parts for column in part.values())
-        if held > _COPIED or any(kind != kinds[0] for kind in kinds):
-            return {}
-        return {name: torch.cat([part[name] for part in parts]) for name in kinds[0]}
-    if isinstance(data, list):
-        examples = Items(data, names)
-        with contextlib.suppress(InputError):  # it is told when a batch is made of them
-            one = examples.batch([0]).values()
-            small = (
-                all(isinstance(c, Tensor) for c in one) and sum(c.nbytes for c in one) * len(data) <= _COPIED
-            )
-            return examples.batch(range(len(data))) if small else {}
-    return dict(zip(names, getattr(data, "tensors", ()), strict=False))
+    return in_memory_columns(data, table.names) if table.prepare is None else {}
 
 
 def is_arrow(column: Any) -> bool:
