@@ -82,7 +82,10 @@ def _costs(results: Results) -> Table | None:
         [c.step, Number(c.seconds, digits=1), Number(c.peak_mb, digits=0), "cached" if c.cached else "run"]
         for c in results.costs
     ]
-    notes = ["Cached: found, not run this time; its numbers are those of the run that made it."]
+    notes = [
+        "Seconds: of all pieces of a step that was killed and gone on with. MB: 10⁶ bytes.",
+        "Cached: found, not run this time; its numbers are those of the run that made it.",
+    ]
     return Table(
         "costs", "Time and memory of each step", ["step", "seconds", "peak MB", "this time"], lines, notes
     )
