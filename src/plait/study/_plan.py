@@ -85,7 +85,7 @@ def _of_base(study: Study, data: Data) -> dict[str, Any]:
 
 
 def _in_order(data: Data, splits: Collection[str]) -> dict[str, Any]:
-    """Some splits as facts, with the tasks' order, which those don't keep: models are trained and named by it."""
+    """Some splits as facts, with the order of tasks, which these lack: models are trained and named by it."""
     return {"data": {task: of_part(own, splits) for task, own in data.items()}, "order": list(data)}
 
 
