@@ -47,7 +47,7 @@ def _place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from sklearn.datasets import load_digits
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "tiny_body", raising=False)
     Path("tiny.yaml").write_text(SUITE)
     Path("tiny_body.py").write_text(BODY)
     Path("notes.json").write_text("{}")
