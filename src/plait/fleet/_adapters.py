@@ -19,6 +19,7 @@ from plait.fleet._batches import Stack, gather
 from plait.fleet._calls import Calls, idle, record
 from plait.fleet._dropout import step_key
 from plait.fleet._resident import shell
+from plait.fleet._signals import hold
 from plait.fleet._stacked import _fixed
 from plait.fleet._trainee import State, Trainee
 from plait.fleet._update import Floats, Optimizer, Rates
@@ -117,6 +118,7 @@ class Adapters:
         with np.errstate(divide="ignore", invalid="ignore"):
             means = losses / weights
             rates = self._rates(weights, np.isfinite(means) & running)
+            hold()
             norms, taken = self.optimizer.step([self._pass.gradients[i] for i in self._busy], rates)
         return Steps(means, norms, taken)
 
