@@ -14,12 +14,11 @@ from plait.fleet._adapter import headed
 from plait.fleet._adapter_check import check, check_apart, check_calls
 from plait.fleet._adapter_layout import lay_out
 from plait.fleet._adapter_pass import AdapterPass, flat, own_batch
-from plait.fleet._backend import Steps
+from plait.fleet._backend import Steps, hold
 from plait.fleet._batches import Stack, gather
 from plait.fleet._calls import Calls, idle, record
 from plait.fleet._dropout import step_key
 from plait.fleet._resident import shell
-from plait.fleet._signals import hold
 from plait.fleet._stacked import _fixed
 from plait.fleet._trainee import State, Trainee
 from plait.fleet._update import Floats, Optimizer, Rates

@@ -27,9 +27,9 @@ class TrainerCallbacks(Callback):
     Where a callback sets `control.should_training_stop`, its member stops and the others go on. A fleet logs,
     validates and saves when its own settings say so, whatever a control asks for.
 
-    Beginning, evaluation, save and end come with `model`: the member's network as it is at that moment, a
-    copy, so that what is done to it does not reach the member. Other events have no `model` (a copy costs more
-    than many a step), and none has an `optimizer`, as there may be none for one member alone.
+    Beginning, evaluation, save and end come with `model`: the member's network as it is at that moment,
+    a copy, so that what is done to it does not reach the member. Other events have no `model` (a copy costs
+    more than many a step), and none has an `optimizer`, as there may be none for one member alone.
 
     Args:
         callbacks: one or several, copied for each member, as many count what they see; or a function that
