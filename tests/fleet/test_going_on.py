@@ -97,7 +97,8 @@ def test_whatever_call_of_a_callback_raises_nothing_is_lost_or_done_twice(backen
     whole = fleet_of(backend).fit(callbacks=[told, halving()])
     assert set(whole.status.values()) == {"dropped", "stopped", "finished"}
     for hook in ("on_step", "on_evaluate", "on_round", "on_finish"):
-        for at in range(1, 1 + sum(call[0] == hook for call in told.told)):
+        calls = sum(call[0] == hook for call in told.told)
+        for at in range(1, 1 + calls, 2 if backend == "sequential" else 12):  # a stack is slow to make
             cut, after, rule = Calls(hook, at), Calls(), halving()
             fleet = fleet_of(backend)
             with pytest.raises(Stop):

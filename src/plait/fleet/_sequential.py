@@ -93,7 +93,8 @@ class _Lone:
         total = weight = 0.0
         for micro_batch in range(member.accumulate):
             batch = {name: t.to(self.device) for name, t in self.trainee.batch(micro_batch).items()}
-            values, weights = self._losses(batch, micro_batch)
+            with undisturbed():  # a mode of PyTorch's that is cut off in its beginning would stay
+                values, weights = self._losses(batch, micro_batch)
             whole = values.sum()
             whole.backward()
             total, weight = total + whole.item(), weight + weights.sum().item()

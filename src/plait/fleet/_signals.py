@@ -2,7 +2,7 @@
 
 Python calls the handlers of signals between any two instructions of the main thread. While a fleet trains,
 those that are there when it begins are called through plait, which puts them off where something must be done
-whole: the change of weights and its count, and each entry in a fleet's books. Users' code never is.
+whole: the pass of a micro-batch, the change of weights and its count, and each entry in a fleet's books.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any
+
+import torch
 
 Handler = Callable[[int, FrameType | None], Any]
 
@@ -57,12 +59,16 @@ _SIGNALS = _Signals()
 
 @contextmanager
 def through_plait() -> Iterator[None]:
-    """Inside, handlers of signals can be put off. Nothing in other threads, where they are never called."""
+    """Inside, handlers of signals can be put off; nothing in other threads, where they are never called.
+
+    Whether PyTorch notes gradients is as before in the end: what is cut off as a `no_grad` begins or ends
+    leaves them off.
+    """
     if not _is_main() or _SIGNALS.handlers:
         yield
         return
     found = {number: signal.getsignal(number) for number in signal.valid_signals()}
-    own = _SIGNALS.take
+    own, notes = _SIGNALS.take, torch.is_grad_enabled()
     _SIGNALS.handlers = {number: handler for number, handler in found.items() if callable(handler)}
     try:
         for number in _SIGNALS.handlers:
@@ -73,6 +79,7 @@ def through_plait() -> Iterator[None]:
             if signal.getsignal(number) == own:  # else the user has set another meanwhile
                 signal.signal(number, handler)
         _SIGNALS.handlers = {}
+        torch.set_grad_enabled(notes)
 
 
 class undisturbed:  # noqa: N801
