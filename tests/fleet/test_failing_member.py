@@ -296,31 +296,30 @@ def test_running_means_are_those_before_a_step_that_was_not_taken(backend: Any, 
 
 
 class Weighed(CrossEntropy):
-    """Counts examples of a label above -1 alone."""
+    """Counts each example as its data say."""
 
     def __call__(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        values, weights = super().__call__(outputs, {**batch, "label": batch["label"].clamp_min(0)})
-        counted = (batch["label"] >= 0).to(values.dtype)
-        return values * counted, weights * counted
+        values, weights = super().__call__(outputs, batch)
+        return values * batch["weight"], weights * batch["weight"]
 
 
-def unlabelled(name: str, since: int = 0) -> tuple[Task, torch.Tensor]:
-    x, labels = torch.randn(48, 12, dtype=torch.float64), torch.arange(48) % 3
+def weighed(name: str) -> tuple[Task, torch.Tensor]:
+    x, weights = torch.randn(48, 12, dtype=torch.float64), torch.ones(48, dtype=torch.float64)
 
     class Examples:
         def __len__(self) -> int:
             return 48
 
         def batch(self, rows: Any) -> Batch:
-            return {"input": x[rows], "label": labels[rows]}
+            return {"input": x[rows], "label": torch.as_tensor(rows) % 3, "weight": weights[rows]}
 
-    return Task(name, {"train": Examples()}, loss=Weighed()), labels
+    return Task(name, {"train": Examples()}, loss=Weighed()), weights
 
 
 @BACKENDS
 def test_a_step_of_which_no_example_counts_is_told_as_that(backend: Any) -> None:
-    (first, own), (second, _) = unlabelled("a"), unlabelled("b")
-    told = "member `a`: a step failed: no example of it counts, its loss gave each the weight 0"
+    (first, own), (second, _) = weighed("a"), weighed("b")
+    told = "member `a`: no example of its step counts: the loss gave each the weight 0"
 
     def made() -> Fleet:
         members = [Member(name=t.name, steps=6, task=t, batch_size=8) for t in (first, second)]
@@ -328,13 +327,13 @@ def test_a_step_of_which_no_example_counts_is_told_as_that(backend: Any) -> None
 
     fleet = made()
     with pytest.warns(FleetWarning, match=f"^member `a` failed: a step failed: {told}"):
-        fleet.fit(callbacks=[At(3, lambda _: own.fill_(-1))])
+        fleet.fit(callbacks=[At(3, lambda _: own.fill_(0))])
     assert fleet.status == {"a": "failed", "b": "finished"}
     assert fleet.state("a").step == 3
     fleet = made()
     with pytest.raises(InputError, match=f"^{told}\n.*labels"):
         fleet.fit()
-    own.copy_(torch.arange(48) % 3)
+    own.fill_(1)
     assert set(fleet.fit().status.values()) == {"finished"}
 
 
@@ -347,8 +346,6 @@ def test_a_scripted_network_is_refused() -> None:
 
 def test_warnings_point_at_the_users_line() -> None:
     """Of a fit for what happens in it, of a callback for what that asks for."""
-    here = inspect.currentframe()
-    assert here is not None
 
     class Adds(Callback):
         def on_round(self, fleet: Fleet, validated: Any) -> None:
@@ -357,10 +354,12 @@ def test_warnings_point_at_the_users_line() -> None:
 
     tasks = [one("a"), one("b", 1)]
     fleet = fleet_of(tasks, backend="sequential")
+    callbacks = [At(3, damage(tasks[1])), Adds()]
     with pytest.warns(FleetWarning) as found:
-        line = here.f_lineno + 1
-        fleet.fit(callbacks=[At(3, damage(tasks[1])), Adds()])
+        fleet.fit(callbacks=callbacks)
     places = {str(w.message).split()[1]: (w.filename, w.lineno) for w in found}
+    mine, first = inspect.getsourcelines(test_warnings_point_at_the_users_line)
+    line = next(number for number, text in enumerate(mine, first) if "callbacks=callbacks)" in text)
     assert places["`b`"] == (__file__, line)
     assert places["`c`"] == (__file__, Adds.on_round.__code__.co_firstlineno + 2)
 

@@ -84,7 +84,7 @@ class Aftermath:
         name = trainee.member.name
         if math.isnan(record["loss"]) and not counts(trainee, self.fleet[name]):
             hint = "look at its labels, and at what the loss leaves out"
-            what = "a step failed: no example of it counts, its loss gave each the weight 0"
+            what = "no example of its step counts: the loss gave each the weight 0"
             self.fail(errors={name: InputError(what, where=f"member `{name}`", hint=hint)})
             return
         part = "gradient" if math.isfinite(record["loss"]) else "loss"
