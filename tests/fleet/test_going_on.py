@@ -330,7 +330,8 @@ class Late:
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
-        self.x, self.error, self.bad = torch.randn(48, 6, generator=generator), None, False
+        self.x, self.bad = torch.randn(48, 6, generator=generator), False
+        self.error: Exception | None = None
 
     def __len__(self) -> int:
         return 48

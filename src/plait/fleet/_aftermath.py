@@ -56,9 +56,13 @@ class Aftermath:
 
     def _done(self, *then: Part) -> None:
         """The first part is done; these follow from it."""
+        parts = self.due.parts
+        if not then:
+            parts.popleft()
+            return
         with undisturbed():
-            self.due.parts.popleft()
-            self.due.parts.extendleft(reversed(then))
+            parts.popleft()
+            parts.extendleft(reversed(then))
 
     # ---- parts
 
@@ -73,7 +77,8 @@ class Aftermath:
             return
         last = step >= trainee.steps
         then = [partial(Aftermath.write, record=record)] if step % self.fleet.log_every == 0 or last else []
-        then += [_told("on_step", self.fleet, record)]
+        if any(hasattr(callback, "on_step") for callback in self.fleet.callbacks):
+            then += [_told("on_step", self.fleet, record)]
         due = member.evaluate_every and step % member.evaluate_every == 0
         if (due or last) and "validation" in trainee.task.splits:
             then += [partial(Aftermath.validate, trainee=trainee)]
