@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import nn
 from plait.errors import InputError
 from plait.fleet import After, Callback, Fleet, FleetWarning, Member
 from plait.fleet._trial import told
-from plait.tasks import Batch, Task
+from plait.tasks import Batch, CrossEntropy, Task
 
 BACKENDS = pytest.mark.parametrize("backend", ["sequential", "stacked", "auto"])
 
@@ -160,7 +161,7 @@ def test_members_whose_examples_are_gone_bother_nobody_later(backend: Any, tmp_p
     assert fleet.predict(x, member="b").tolist() == outputs.tolist()
 
 
-@pytest.mark.parametrize("backend", ["stacked", "auto"])
+@BACKENDS
 def test_an_error_that_does_not_come_again_ends_nobody(backend: Any) -> None:
     tasks = [one("a"), one("b", 1)]
 
@@ -292,6 +293,75 @@ def test_running_means_are_those_before_a_step_that_was_not_taken(backend: Any, 
     for name in "ab":
         for key, value in short[name].state_dict().items():
             torch.testing.assert_close(fleet[name].state_dict()[key], value, rtol=1e-5, atol=1e-6)
+
+
+class Weighed(CrossEntropy):
+    """Counts each example as its data say."""
+
+    def __call__(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        values, weights = super().__call__(outputs, batch)
+        return values * batch["weight"], weights * batch["weight"]
+
+
+def weighed(name: str) -> tuple[Task, torch.Tensor]:
+    x, weights = torch.randn(48, 12, dtype=torch.float64), torch.ones(48, dtype=torch.float64)
+
+    class Examples:
+        def __len__(self) -> int:
+            return 48
+
+        def batch(self, rows: Any) -> Batch:
+            return {"input": x[rows], "label": torch.as_tensor(rows) % 3, "weight": weights[rows]}
+
+    return Task(name, {"train": Examples()}, loss=Weighed()), weights
+
+
+@BACKENDS
+def test_a_step_of_which_no_example_counts_is_told_as_that(backend: Any) -> None:
+    (first, own), (second, _) = weighed("a"), weighed("b")
+    told = "member `a`: no example of its step counts: the loss gave each the weight 0"
+
+    def made() -> Fleet:
+        members = [Member(name=t.name, steps=6, task=t, batch_size=8) for t in (first, second)]
+        return Fleet(members, model=double, backend=backend)
+
+    fleet = made()
+    with pytest.warns(FleetWarning, match=f"^member `a` failed: a step failed: {told}"):
+        fleet.fit(callbacks=[At(3, lambda _: own.fill_(0))])
+    assert fleet.status == {"a": "failed", "b": "finished"}
+    assert fleet.state("a").step == 3
+    fleet = made()
+    with pytest.raises(InputError, match=f"^{told}\n.*labels"):
+        fleet.fit()
+    own.fill_(1)
+    assert set(fleet.fit().status.values()) == {"finished"}
+
+
+def test_a_scripted_network_is_refused() -> None:
+    scripted: Any = torch.jit.script(nn.Linear(12, 3))
+    for model, part in ((scripted, "its network"), (nn.Sequential(scripted), "module `0`")):
+        with pytest.raises(InputError, match=f"^member `a`: {part} is scripted or traced"):
+            Fleet([Member(name="a", steps=1, task=task(MLP))], model=model)
+
+
+def test_warnings_point_at_the_users_line() -> None:
+    """Of a fit for what happens in it, of a callback for what that asks for."""
+
+    class Adds(Callback):
+        def on_round(self, fleet: Fleet, validated: Any) -> None:
+            if fleet.round == 1:
+                fleet.add(Member(name="c", steps=1, task=one("c", 2), start=lambda: nn.Linear(1, 1)))
+
+    tasks = [one("a"), one("b", 1)]
+    fleet = fleet_of(tasks, backend="sequential")
+    callbacks = [At(3, damage(tasks[1])), Adds()]
+    with pytest.warns(FleetWarning) as found:
+        fleet.fit(callbacks=callbacks)
+    places = {str(w.message).split()[1]: (w.filename, w.lineno) for w in found}
+    mine, first = inspect.getsourcelines(test_warnings_point_at_the_users_line)
+    line = next(number for number, text in enumerate(mine, first) if "callbacks=callbacks)" in text)
+    assert places["`b`"] == (__file__, line)
+    assert places["`c`"] == (__file__, Adds.on_round.__code__.co_firstlineno + 2)
 
 
 def test_odd_exceptions_are_told_in_a_line() -> None:

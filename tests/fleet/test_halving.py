@@ -31,7 +31,7 @@ def run(
             if record["step"] % 10 == 0:
                 order.append(record["member"])
 
-    monkeypatch.setattr("plait.fleet._loop.validate", validate)
+    monkeypatch.setattr("plait.fleet._aftermath.validate", validate)
     members = [Member(name=name, steps=30, evaluate_every=10) for name in values]
     return Fleet(members, task(MLP), model=lambda: MLP().double(), **kwargs).fit(
         callbacks=[Order(), callback]

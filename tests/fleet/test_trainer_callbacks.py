@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 from lora import GPT2_TARGETS, advance, assert_equal, decoders, gpt2, made, states
 from transformers import EarlyStoppingCallback, TrainerCallback
 
@@ -116,8 +117,40 @@ def test_counts_go_on_after_a_save(tmp_path):
 
 
 def test_what_is_no_callback():
+    for given, told in (
+        (["early stopping"], "a str is no callback of transformers"),
+        (7, "a int is no callback of transformers"),
+        (Diary, "the callback Diary is a class\n.*Diary"),
+        ([Diary], "the callback Diary is a class"),
+    ):
+        with pytest.raises(InputError, match=told):
+            TrainerCallbacks(given)
+    bridge = TrainerCallbacks(lambda name: [name])
     with pytest.raises(InputError, match="a str is no callback of transformers"):
-        TrainerCallbacks(["early stopping"])
+        Fleet(members(), model=gpt2(), backend="adapters").fit(callbacks=[bridge])
+
+
+def test_one_callback_alone_sees_members_as_they_are_at_the_moment():
+    weights = []
+
+    class Look(TrainerCallback):
+        def on_train_begin(self, args, state, control, model=None, **kwargs):
+            weights.append((state.global_step, adapter(model)))
+
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            assert model is None
+
+        def on_evaluate(self, args, state, control, model=None, **kwargs):
+            weights.append((state.global_step, adapter(model)))
+
+    def adapter(model):
+        return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+
+    fleet = Fleet(members(2)[:1], model=gpt2(), backend="adapters").fit(callbacks=[TrainerCallbacks(Look())])
+    assert [step for step, _ in weights] == [0, 2]
+    last, start = adapter(fleet["a"]), weights[0][1]
+    assert all(torch.equal(weights[1][1][name], value) for name, value in last.items())
+    assert any(not torch.equal(start[name], value) for name, value in last.items())
 
 
 def test_epochs_count_every_micro_batch():

@@ -71,7 +71,7 @@ def test_no_number_is_worse_than_any(metric: Any, good: float, bad: float) -> No
 
 def test_a_first_validation_without_a_number_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     values = iter([math.nan, math.nan, 0.5, 0.4, math.nan])
-    monkeypatch.setattr("plait.fleet._loop.validate", lambda *_, **__: next(values))
+    monkeypatch.setattr("plait.fleet._aftermath.validate", lambda *_, **__: next(values))
     member = Member(name="a", steps=50, evaluate_every=10, keep="best")
     fleet = Fleet([member], task(MLP), model=lambda: MLP().double()).fit()
     assert fleet.state("a").step == 30

@@ -7,9 +7,9 @@ from plait.fleet._halving import SuccessiveHalving
 from plait.fleet._log import MLflow, TensorBoard
 from plait.fleet._member import After, Member
 from plait.fleet._optuna import OptunaPruning
-from plait.fleet._roster import FleetWarning
 from plait.fleet._stream import visits
 from plait.fleet._trainer_callbacks import TrainerCallbacks
+from plait.fleet._warnings import FleetWarning
 
 __all__ = [
     "After",

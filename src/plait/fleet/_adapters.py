@@ -14,11 +14,12 @@ from plait.fleet._adapter import headed
 from plait.fleet._adapter_check import check, check_apart, check_calls
 from plait.fleet._adapter_layout import lay_out
 from plait.fleet._adapter_pass import AdapterPass, flat, own_batch
-from plait.fleet._backend import Steps
+from plait.fleet._backend import Steps, hold
 from plait.fleet._batches import Stack, gather
 from plait.fleet._calls import Calls, idle, record
 from plait.fleet._dropout import step_key
 from plait.fleet._resident import shell
+from plait.fleet._signals import undisturbed
 from plait.fleet._stacked import _fixed
 from plait.fleet._trainee import State, Trainee
 from plait.fleet._update import Floats, Optimizer, Rates
@@ -109,7 +110,9 @@ class Adapters:
         losses, weights = np.zeros(len(self.trainees)), np.zeros(len(self.trainees))
         self._pass.begin()
         for micro_batch in range(max(t.member.accumulate for t in self.trainees)):
-            loss, weight = self._pass(self._gather(micro_batch), self._keys(micro_batch))
+            stack = self._gather(micro_batch)
+            with undisturbed():
+                loss, weight = self._pass(stack, self._keys(micro_batch))
             losses += loss.double().cpu().numpy()
             weights += weight.double().cpu().numpy()
         self._pass.end()
@@ -117,6 +120,7 @@ class Adapters:
         with np.errstate(divide="ignore", invalid="ignore"):
             means = losses / weights
             rates = self._rates(weights, np.isfinite(means) & running)
+            hold()
             norms, taken = self.optimizer.step([self._pass.gradients[i] for i in self._busy], rates)
         return Steps(means, norms, taken)
 

@@ -9,7 +9,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from plait.fleet._signals import hold
 from plait.fleet._trainee import State, Trainee
+
+__all__ = ["Backend", "Steps", "hold"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,11 @@ class Backend(Protocol):
         ...
 
     def step(self) -> Steps:
-        """The next step of every member; the fleet counts them."""
+        """The next step of every member; the fleet counts them.
+
+        One that changes the weights of all at once says so by `hold` when it is about to: signals wait then
+        until the fleet has counted it.
+        """
         ...
 
     def state(self, index: int) -> State:

@@ -80,6 +80,7 @@ def build(
         raise InputError("no parameter is trained", where=_where(member), hint="set requires_grad of some")
     _check_validation(member, task)
     _check_sparse(member, network)
+    _check_scripted(member, network)
     given = start is None and _is_given(member, model)
     trainee = Trainee(member, task, network, steps, try_out(member, task, network), given)
     return trainee.looked_at()
@@ -175,6 +176,17 @@ def _check_sparse(member: Member, network: nn.Module) -> None:
         if getattr(module, "sparse", False) is True and any(p.requires_grad for p in module.parameters()):
             what = f"module `{name}` ({type(module).__name__}) has sparse gradients, which fleets don't train"
             raise InputError(what, where=_where(member), hint="make it with sparse=False, or freeze it")
+
+
+def _check_scripted(member: Member, network: nn.Module) -> None:
+    """Nothing if no part is TorchScript's: copies of such have no weights that an optimizer takes."""
+    for name, module in network.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            part = f"module `{name}`" if name else "its network"
+            what = f"{part} is scripted or traced (TorchScript), which fleets don't train"
+            raise InputError(
+                what, where=_where(member), hint="give the plain module, and script what it has become"
+            )
 
 
 def _check_validation(member: Member, task: Task) -> None:

@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from plait.errors import InputError
 from plait.fleet._batches import Stack
 from plait.fleet._pass import Found, Pass
+from plait.fleet._signals import undisturbed
 from plait.fleet._simplify import simplify
 from plait.fleet._trainee import Tensors
 from plait.fleet._watch import Surroundings, generators, numbers
@@ -48,6 +49,12 @@ class Captured:
         self._recorded: Any = None
 
     def __call__(
+        self, parameters: Tensors, frozen: Tensors, buffers: Tensors, stack: Stack, keys: Tensor
+    ) -> Found:
+        with undisturbed():  # PyTorch's transforms abort the process where a signal's handler raises
+            return self._found(parameters, frozen, buffers, stack, keys)
+
+    def _found(
         self, parameters: Tensors, frozen: Tensors, buffers: Tensors, stack: Stack, keys: Tensor
     ) -> Found:
         shapes = (stack.shared, stack.rows is None, *((n, t.shape, t.dtype) for n, t in stack.batch.items()))

@@ -16,6 +16,7 @@ from plait.fleet import _predict
 from plait.fleet._auto import Choice
 from plait.fleet._callbacks import check_callbacks
 from plait.fleet._check import check_settings, listed, named_tasks
+from plait.fleet._due import Due
 from plait.fleet._export import export
 from plait.fleet._groups import BackendName, Place
 from plait.fleet._loop import Loop
@@ -96,6 +97,10 @@ class Fleet:
         self._table: Table | None = None
         self._router: Router | None = None
         self._training = False
+        self._due = Due()
+        #: The round of the last save that was begun, and how many records and bytes its `metrics.jsonl` has.
+        self._saving: int | None = None
+        self._logged: tuple[int, int] = (0, 0)
         self._roster = Roster(self.tasks, model)
         self._roster.join(listed(members))
         if not len(self):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from plait.errors import InputError
 from plait.fleet._callbacks import Callback
+from plait.fleet._signals import undisturbed
 
 if TYPE_CHECKING:
     from plait.fleet._fleet import Fleet
@@ -44,6 +45,10 @@ class SuccessiveHalving(Callback):
         self._reached: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
 
     def on_round(self, fleet: Fleet, validated: Sequence[Mapping[str, Any]]) -> None:
+        with undisturbed():
+            self._judge(fleet, validated)
+
+    def _judge(self, fleet: Fleet, validated: Sequence[Mapping[str, Any]]) -> None:
         new = []
         for record in validated:
             task = fleet._roster.trainees[record["member"]].task

@@ -36,6 +36,7 @@ def take_up(fleet: Fleet, store: Store, newest: Path) -> Facts:
     kept = {name: store.state(newest, best_of(name), roster.state(name)) for name in facts.kept}
     for name, progress in facts.members.items():
         roster.restore(name, states[name], progress)
+    roster.over = {n for n, p in facts.members.items() if p.status != "running"} - kept.keys()
     roster.kept, fleet.choices, fleet.round = kept, dict(facts.choices), facts.round
     roster.groups = regrouped([(group.kind, group.members) for group in facts.groups], roster.trainees)
     if fleet.backend == "auto" and not fleet.choices:  # the user chose the backend; `auto` keeps to that

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -18,13 +17,11 @@ from plait.fleet._check import check_names
 from plait.fleet._facts import Progress
 from plait.fleet._groups import Group
 from plait.fleet._member import After, Member
+from plait.fleet._signals import undisturbed
 from plait.fleet._trainee import State, Trainee
 from plait.fleet._trial import told
+from plait.fleet._warnings import warn
 from plait.tasks import Task
-
-
-class FleetWarning(UserWarning):
-    """A member of a fleet ended as it should not."""
 
 
 class Roster:
@@ -45,6 +42,8 @@ class Roster:
         self.states: dict[str, State] = {}
         #: The weights of the best validation, of members that end with those.
         self.kept: dict[str, State] = {}
+        #: Members whose end has had its consequences.
+        self.over: set[str] = set()
         self.groups: list[Group] = []
         self._bases: dict[Any, nn.Module] = {}
         self._mixtures: dict[Any, Task] = {}
@@ -58,6 +57,11 @@ class Roster:
     def running(self) -> list[Trainee]:
         """Those that take further steps."""
         return [trainee for trainee in self.trainees.values() if trainee.running]
+
+    @property
+    def ended(self) -> list[Trainee]:
+        """Those whose end has yet to have its consequences."""
+        return [t for name, t in self.trainees.items() if not t.running and name not in self.over]
 
     @property
     def status(self) -> dict[str, str]:
@@ -96,8 +100,15 @@ class Roster:
 
     def release(self, groups: Iterable[Group]) -> None:
         """Take the states of these groups' members back from what holds them."""
-        held = {name: self.state(name) for group in groups for name in group.names}
-        self.states |= held
+        groups = list(groups)
+        held = self._held(groups)
+        with undisturbed():
+            self.states |= held
+            for group in groups:
+                group.backend = None
+
+    def _held(self, groups: Iterable[Group]) -> dict[str, State]:
+        return {name: self.state(name) for group in groups for name in group.names}
 
     def network(self, name: str) -> nn.Module:
         """A member's network with its weights of the moment; a copy, but for a base that adapters share."""
@@ -149,8 +160,10 @@ class Roster:
     def start(self, name: str) -> None:
         """A waiting member starts."""
         member = self.waiting[name]
-        self.trainees[name], self.states[name] = self._built(member, _first(member))
-        del self.waiting[name]
+        trainee, state = self._built(member, _first(member))
+        with undisturbed():
+            self.trainees[name], self.states[name] = trainee, state
+            del self.waiting[name]
 
     def _built(self, member: Member, first: str | None) -> tuple[Trainee, State]:
         """A member ready to train, and the state it starts in: another's weights, if there is a first."""
@@ -187,8 +200,8 @@ class Roster:
         parts = error.problems if isinstance(error, InputErrors) else [error]
         what = "; ".join(each.what if isinstance(each, InputError) else told(each) for each in parts)
         why = f"it could not be started: {what}"
-        warnings.warn(f"member `{name}` failed: {why}", FleetWarning, stacklevel=4)
         self.end(name, "failed", why)
+        warn(f"member `{name}` failed: {why}")
 
     def _base(self, member: Member, first: str | None) -> nn.Module:
         """The one base of all members with adapters that start alike."""
@@ -229,8 +242,8 @@ class Roster:
         for first in never:
             for name in [name for name, member in self.waiting.items() if _first(member) == first]:
                 reason = f"it starts after `{first}`, which never started"
-                warnings.warn(f"member `{name}` failed: {reason}", FleetWarning, stacklevel=4)
                 self.end(name, "failed", reason)
+                warn(f"member `{name}` failed: {reason}")
 
     def replace(self, member: Member) -> None:
         """Forget the member of this name, which has ended, for a new one.
@@ -240,16 +253,17 @@ class Roster:
         """
         with self.whole():
             left = [group for group in self.groups if member.name in group.names]
-            self.release(left)
+            self.states |= self._held(left)
             self.groups = [group for group in self.groups if group not in left]
             del self.trainees[member.name], self.states[member.name]
             self.kept.pop(member.name, None)
+            self.over.discard(member.name)
             self.join([member])
 
     @contextmanager
     def whole(self) -> Iterator[None]:
         """All that is done inside, or nothing of it where something is raised."""
-        parts = ("trainees", "waiting", "never", "states", "kept", "groups")
+        parts = ("trainees", "waiting", "never", "states", "kept", "over", "groups")
         held = {part: copy.copy(getattr(self, part)) for part in parts}
         try:
             yield

@@ -14,6 +14,7 @@ from plait.fleet._adapter import adapted, trained
 from plait.fleet._backend import Steps
 from plait.fleet._dropout import dropout, step_key
 from plait.fleet._recompute import recomputing
+from plait.fleet._signals import undisturbed
 from plait.fleet._trainee import State, Trainee
 from plait.tasks import Batch
 
@@ -26,26 +27,27 @@ class Sequential:
     def __init__(self, trainees: Sequence[Trainee], states: Sequence[State], device: torch.device) -> None:
         self.trainees: Sequence[Trainee] = list(trainees)
         self._lone = [_Lone(t, s, device) for t, s in zip(trainees, states, strict=True)]
-        #: Steps that were taken in this turn: one that Ctrl-C cuts off goes on with the others.
-        self._taken: dict[int, tuple[float, float, bool]] = {}
 
     def step(self) -> Steps:
-        """One step of every member."""
+        """One step of every member; who has taken one that the fleet has not counted takes no other."""
         errors: dict[str, Exception] = {}
+        found = [_IDLE] * len(self._lone)
         for index, lone in enumerate(self._lone):
-            if lone.trainee.running and index not in self._taken:
+            if lone.trainee.running:
                 try:
-                    self._taken[index] = lone.step()
+                    found[index] = lone.step()
                 except Exception as error:
                     errors[lone.trainee.member.name] = error
-        idle = (math.nan, math.nan, False)
-        losses, norms, taken = zip(*(self._taken.get(i, idle) for i in range(len(self._lone))), strict=True)
-        self._taken = {}
+        losses, norms, taken = zip(*found, strict=True)
         return Steps(np.array(losses), np.array(norms), np.array(taken, dtype=bool), errors)
 
     def state(self, index: int) -> State:
         """A member's state; a copy."""
         return self._lone[index].state()
+
+
+#: What a member that took no step gives: loss, norm, whether it took it.
+_IDLE: tuple[float, float, bool] = (math.nan, math.nan, False)
 
 
 class _Lone:
@@ -67,27 +69,21 @@ class _Lone:
         self._restore(state)
         #: Whether the network drops anything; not known before it has run.
         self.drops: bool | None = None
-        #: Buffers that steps change (running means); not known before the first.
-        self.moving: list[str] | None = None
+        #: Buffers (running means) as they were before a step that has begun and is not taken.
+        self._before: dict[str, Tensor] | None = None
+        #: The last step that was taken: its number and what it gave.
+        self._taken: tuple[int, tuple[float, float, bool]] | None = None
 
     def step(self) -> tuple[float, float, bool]:
         """A step; one that can't be taken, or fails, leaves weights and buffers as they were."""
-        if self.moving == []:
-            return self._step()
-        named = dict(self.network.named_buffers())
-        before = {name: named[name].clone() for name in (named if self.moving is None else self.moving)}
-        taken = False
+        if self._taken is not None and self._taken[0] == self.trainee.step:
+            return self._taken[1]  # a fit was cut off before it could count it
+        self._put_back()
+        self._before = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         try:
-            loss, norm, taken = self._step()
-            return loss, norm, taken
+            return self._step()
         finally:
-            now = dict(self.network.named_buffers())
-            if not taken:
-                with torch.no_grad():
-                    for name, held in before.items():
-                        now[name].copy_(held)
-            elif self.moving is None:
-                self.moving = [name for name, held in before.items() if not torch.equal(now[name], held)]
+            self._put_back()
 
     def _step(self) -> tuple[float, float, bool]:
         member = self.trainee.member
@@ -97,15 +93,28 @@ class _Lone:
         total = weight = 0.0
         for micro_batch in range(member.accumulate):
             batch = {name: t.to(self.device) for name, t in self.trainee.batch(micro_batch).items()}
-            values, weights = self._losses(batch, micro_batch)
+            with undisturbed():  # a mode of PyTorch's that is cut off in its beginning would stay
+                values, weights = self._losses(batch, micro_batch)
             whole = values.sum()
             whole.backward()
             total, weight = total + whole.item(), weight + weights.sum().item()
         norm = self._norm(weight)
-        if math.isfinite(norm) and math.isfinite(total):
+        if not (math.isfinite(norm) and math.isfinite(total) and weight):
+            return total / weight if weight else math.nan, norm, False
+        given = total / weight, norm, True
+        with undisturbed():
             self.optimizer.step()
-            return total / weight, norm, True
-        return total / weight if weight else math.nan, norm, False
+            self._taken, self._before = (self.trainee.step, given), None
+        return given
+
+    def _put_back(self) -> None:
+        """Buffers as they were before a step that was not taken."""
+        if self._before is not None:
+            now = dict(self.network.named_buffers())
+            with torch.no_grad():
+                for name, held in self._before.items():
+                    now[name].copy_(held)
+            self._before = None
 
     def _losses(self, batch: Batch, micro_batch: int) -> tuple[Tensor, Tensor]:
         task, step = self.trainee.task, self.trainee.step
@@ -131,6 +140,7 @@ class _Lone:
         return norm
 
     def state(self) -> State:
+        self._put_back()
         state = State(
             {name: p.detach().clone() for name, p in self.held.items()},
             {name: b.detach().clone() for name, b in self._buffers()},

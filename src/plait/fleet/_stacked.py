@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plait.fleet._backend import Steps
+from plait.fleet._backend import Steps, hold
 from plait.fleet._batches import gather
 from plait.fleet._capture import Captured
 from plait.fleet._dropout import step_key
@@ -85,6 +85,7 @@ class Stacked:
             weights += weight.double().cpu().numpy()
         with np.errstate(divide="ignore", invalid="ignore"):
             means = losses / weights
+            hold()
             norms, taken = self.optimizer.step(gradients, self._rates(weights, np.isfinite(means) & running))
         self.buffers = buffers if taken.all() else self._kept(buffers, taken)
         return Steps(means, norms, taken)

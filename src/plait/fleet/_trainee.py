@@ -124,7 +124,7 @@ class Trainee:
 
     def looked_at(self) -> Trainee:
         """It, once its first example has been read."""
-        assert self.example
+        _ = self.example
         return self
 
     @property

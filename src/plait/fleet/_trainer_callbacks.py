@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ from plait.fleet._trainee import Trainee
 from plait.fleet._validate import better
 
 if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
     from plait.fleet._fleet import Fleet
 
 
@@ -25,24 +27,29 @@ class TrainerCallbacks(Callback):
     Where a callback sets `control.should_training_stop`, its member stops and the others go on. A fleet logs,
     validates and saves when its own settings say so, whatever a control asks for.
 
+    Beginning, evaluation, save and end come with `model`: the member's network as it is at that moment,
+    a copy, so that what is done to it does not reach the member. Other events have no `model` (a copy costs
+    more than many a step), and none has an `optimizer`, as there may be none for one member alone.
+
     Args:
-        callbacks: copied for each member, as many count what they see; or a function that makes a member's.
+        callbacks: one or several, copied for each member, as many count what they see; or a function that
+            makes a member's from its name.
 
     Raises:
+        InputError: they are no callbacks of transformers.
         MissingExtra: transformers is not installed.
     """
 
-    def __init__(self, callbacks: Sequence[Any] | Callable[[str], Sequence[Any]]) -> None:
+    def __init__(
+        self, callbacks: TrainerCallback | Sequence[TrainerCallback] | Callable[[str], Sequence[Any]]
+    ) -> None:
         try:
             from transformers import TrainerCallback
         except ImportError as error:
             raise MissingExtra("transformers", "hf", "calling transformers' callbacks") from error
-        if not callable(callbacks):
-            for each in callbacks:
-                if not isinstance(each, TrainerCallback):
-                    hint = "give instances of transformers.TrainerCallback"
-                    raise InputError(f"a {type(each).__name__} is no callback of transformers", hint=hint)
-        self._given = callbacks
+        given: Any = callbacks
+        makes = callable(given) and not isinstance(given, type | TrainerCallback)
+        self._given: Any = given if makes else _checked(given)
         self._runs: dict[str, _Run] = {}
         self._kept: dict[str, Any] = {}
 
@@ -53,10 +60,10 @@ class TrainerCallbacks(Callback):
     def _run(self, fleet: Fleet, member: str) -> _Run:
         if member not in self._runs:
             given = self._given
-            own = list(given(member)) if callable(given) else [copy.deepcopy(each) for each in given]
+            own = _checked(given(member)) if callable(given) else [copy.deepcopy(each) for each in given]
             self._runs[member] = run = _Run(fleet, fleet._roster.trainees[member], own)
             run.call("on_init_end")
-            run.call("on_train_begin")
+            run.show("on_train_begin")
             run.restore(self._kept.pop(member, None))
         return self._runs[member]
 
@@ -81,18 +88,18 @@ class TrainerCallbacks(Callback):
         run = self._run(fleet, record["member"])
         metrics = {metric_name(record["metric"]): record["value"], "epoch": run.state.epoch}
         run.log(metrics)
-        run.call("on_evaluate", metrics=metrics)
+        run.show("on_evaluate", metrics=metrics)
         run.best(record["value"])
         self._stop(fleet, run)
 
     def on_save(self, fleet: Fleet, folder: Path) -> None:
         for member, trainee in fleet._roster.trainees.items():
             if trainee.running and member in self._runs:
-                self._runs[member].call("on_save", checkpoint=str(folder))
+                self._runs[member].show("on_save", checkpoint=str(folder))
 
     def on_finish(self, fleet: Fleet, member: str) -> None:
         run = self._run(fleet, member)
-        run.call("on_train_end", model=fleet[member])
+        run.show("on_train_end")
 
     def _stop(self, fleet: Fleet, run: _Run) -> None:
         if run.control.should_training_stop and run.trainee.running:
@@ -119,7 +126,7 @@ class _Run:
     def __init__(self, fleet: Fleet, trainee: Trainee, callbacks: list[Any]) -> None:
         from transformers import TrainerControl, TrainerState
 
-        self.trainee, self.callbacks, self.steps = trainee, callbacks, trainee.steps
+        self.fleet, self.trainee, self.callbacks, self.steps = fleet, trainee, callbacks, trainee.steps
         self.args = _arguments(fleet, trainee)
         self.state = TrainerState(
             max_steps=trainee.steps,
@@ -143,6 +150,14 @@ class _Run:
             found = getattr(each, event)(self.args, self.state, self.control, **kwargs)
             self.control = self.control if found is None else found
 
+    def show(self, event: str, **kwargs: Any) -> None:
+        """An event with `model`, the member's network as it is: a copy, made if a callback looks on."""
+        from transformers import TrainerCallback
+
+        inherited = getattr(TrainerCallback, event)
+        if any(getattr(type(each), event, None) is not inherited for each in self.callbacks):
+            self.call(event, model=self.fleet[self.trainee.member.name], **kwargs)
+
     def log(self, logs: dict[str, Any]) -> None:
         logs = {"epoch": self.state.epoch, **logs}
         self.state.log_history.append({**logs, "step": self.state.global_step})
@@ -162,6 +177,28 @@ class _Run:
         for each, held in zip(self.callbacks, facts["callbacks"], strict=True):
             for name, value in (held or {}).get("attributes", {}).items():
                 setattr(each, name, value)
+
+
+def _checked(callbacks: Any) -> list[Any]:
+    """Callbacks of transformers; one alone is a list of one.
+
+    Raises:
+        InputError: they are none.
+    """
+    from transformers import TrainerCallback
+
+    hint = "give instances of transformers.TrainerCallback"
+    if isinstance(callbacks, TrainerCallback):
+        return [callbacks]
+    several = isinstance(callbacks, Iterable) and not isinstance(callbacks, str | type)
+    found = list(callbacks) if several else [callbacks]
+    for each in found:
+        if isinstance(each, type):
+            made = f"give one that is made: {each.__name__}(…)"
+            raise InputError(f"the callback {each.__name__} is a class", hint=made)
+        if not isinstance(each, TrainerCallback):
+            raise InputError(f"a {type(each).__name__} is no callback of transformers", hint=hint)
+    return found
 
 
 def metric_name(metric: str) -> str:

@@ -13,6 +13,7 @@ from plait.fleet._backend import Steps
 from plait.fleet._groups import Group, Place, make
 from plait.fleet._roster import Roster
 from plait.fleet._sequential import Sequential
+from plait.fleet._signals import undisturbed
 from plait.fleet._trainee import State, Trainee
 from plait.fleet._trial import told
 
@@ -43,7 +44,6 @@ def turn(group: Group, roster: Roster, place: Place, one_by_one: Callable[[Group
             return Steps(steps.loss, steps.norm, steps.taken, {**steps.errors, **errors})
         found = _failing(group, roster, place)
         roster.release([group])
-        group.backend = None
         if not found and again:
             if group.kind == Sequential.name or not one_by_one(group, steps):
                 raise of_members(group.names, "a step failed", steps) from steps
@@ -62,7 +62,9 @@ def _try(group: Group, roster: Roster, place: Place) -> Steps | Exception:
         if group.backend is None:
             _make(group, roster, place)
         assert group.backend is not None
-        return group.backend.step()
+        steps = group.backend.step()
+        # What was raised once may have been there for a moment; who took the step doesn't take another.
+        return group.backend.step() if steps.errors else steps
     except Exception as error:
         return error
 
@@ -78,10 +80,12 @@ def of_members(names: Sequence[str], what: str, error: Exception) -> InputError:
 
 def _make(group: Group, roster: Roster, place: Place) -> None:
     states = [roster.state(name) for name in group.names]
-    group.backend = make(group.kind, group.trainees, states, place)
-    for trainee in group.trainees:
-        if trainee.running:
-            del roster.states[trainee.member.name]
+    backend = make(group.kind, group.trainees, states, place)
+    with undisturbed():
+        group.backend = backend
+        for trainee in group.trainees:
+            if trainee.running:
+                del roster.states[trainee.member.name]
 
 
 def _failing(group: Group, roster: Roster, place: Place) -> dict[str, Exception]:

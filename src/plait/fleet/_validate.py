@@ -1,11 +1,13 @@
-"""A member's score on its task's validation split."""
+"""A member's score on its task's validation split, and whether it learns from anything."""
 
 from __future__ import annotations
 
 import math
 
+import torch
 from torch import nn
 
+from plait.fleet._trainee import Trainee
 from plait.tasks import Metric, Task, measure
 
 
@@ -26,3 +28,14 @@ def better(value: float, held: float | None, metric: Metric) -> bool:
     if held is None or math.isnan(held):
         return held is None or not math.isnan(value)
     return value > held if metric.higher_is_better else value < held
+
+
+def counts(trainee: Trainee, network: nn.Module) -> bool:
+    """Whether an example of a member's next step has a weight; also if that can't be seen."""
+    task = trainee.task
+    try:
+        with torch.no_grad():
+            batches = (trainee.batch(number) for number in range(trainee.member.accumulate))
+            return any(bool(task.loss(task.outputs(network, batch), batch)[1].any()) for batch in batches)
+    except Exception:  # it is asked for an error's words alone
+        return True
