@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,6 +62,7 @@ class Trainee:
         status: `running`, or how it ended: `finished`, `stopped` (early), `dropped`, `failed`.
         why: what stopped it, in words.
         lengthens: whether its loss was seen to be the same of longer sequences, filled up.
+        structure: what its network does, as it was before training; None until it is asked for.
         best: its best validation so far, and `waited` how many there were since.
     """
 
@@ -77,6 +79,7 @@ class Trainee:
     waited: int = 0
     fingerprint: str = ""
     lengthens: bool = False
+    structure: Any = None
 
     @property
     def running(self) -> bool:
