@@ -76,6 +76,8 @@ class Describer:
         """Nested tuples of plain values; a long one as a digest."""
         if type(value) in _PLAIN or isinstance(value, np.generic):
             return type(value).__name__, repr(value)
+        if isinstance(value, Itself):
+            return value
         if id(value) in self._own:
             self._taken.append(self._own[id(value)])
             return Itself(value)
@@ -98,7 +100,7 @@ class Describer:
         self._inside.append(id(value))
         try:
             return _short(self._parts(value))
-        except RecursionError:
+        except Exception:  # of an object that does not let itself be looked into, or one too deep
             return Itself(value)
         finally:
             self._inside.pop()

@@ -13,6 +13,10 @@ from plait.fleet._trainee import Trainee
 HINT = 'backend="sequential" trains it, member by member'
 
 
+class Unstackable(InputError):
+    """A network turned out, as it ran, to be one that no stack can hold."""
+
+
 def hooks(tensor: Tensor) -> list[Any]:
     """What a tensor's gradient goes through, besides autograd."""
     held: Any = tensor
@@ -30,7 +34,7 @@ def check_alone(trainee: Trainee, elsewhere: Sequence[tuple[str, str, str]]) -> 
     Raises:
         InputError: it names the parameter or module that stands in the way.
     """
-    problem = next(_problems(trainee.network, elsewhere), None)
+    problem = trainee.apart or next(_problems(trainee.network, elsewhere), None)
     if problem is not None:
         raise InputError(problem, where=f"member `{trainee.member.name}`", hint=HINT)
 

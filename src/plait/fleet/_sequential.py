@@ -15,6 +15,7 @@ from plait.fleet._backend import Steps
 from plait.fleet._dropout import dropout, step_key
 from plait.fleet._recompute import recomputing
 from plait.fleet._trainee import State, Trainee
+from plait.fleet._usage import seed_noise
 from plait.tasks import Batch
 
 
@@ -111,7 +112,7 @@ class _Lone:
         task, step = self.trainee.task, self.trainee.step
         seed = step_key(self.trainee.member.seed, step, micro_batch)
         # Whatever else a network draws (stochastic depth) depends on member and step alone as well.
-        torch.manual_seed(seed)
+        seed_noise(seed)
         if self.drops is False:
             return task.loss(task.outputs(self.network, batch), batch)
         key = torch.tensor(seed, dtype=torch.int32, device=self.device)

@@ -62,6 +62,7 @@ class Trainee:
         status: `running`, or how it ended: `finished`, `stopped` (early), `dropped`, `failed`.
         why: what stopped it, in words.
         lengthens: whether its loss was seen to be the same of longer sequences, filled up.
+        apart: why no stack can hold it, once that has shown.
         structure: what its network does, as it was before training; None until it is asked for.
         best: its best validation so far, and `waited` how many there were since.
     """
@@ -79,6 +80,7 @@ class Trainee:
     waited: int = 0
     fingerprint: str = ""
     lengthens: bool = False
+    apart: str = ""
     structure: Any = None
 
     @property
