@@ -14,7 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from enum import Enum
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,7 @@ class Describer:
         self._modules = {id(module): name for name, module in network.named_modules()}
         own = [*network.named_parameters(remove_duplicate=False), *network.named_buffers()]
         self._own = {id(tensor): name for name, tensor in own}
+        self._network = network, own  # which keeps these ids their own
         self._taken: list[str] = []
         self._done: dict[int, tuple[Any, Any]] = {}
         self._inside: list[int] = []
@@ -213,6 +214,7 @@ _LOOKS: list[tuple[Any, Callable[[Any], Iterable[Any] | None]]] = [
     ((type, ModuleType, Enum, torch.dtype, torch.device, logging.Logger), lambda _: None),
     (BuiltinFunctionType, _of_builtin),
     (FunctionType, _of_function),
+    (MethodWrapperType, lambda value: (value.__name__, value.__self__)),
     (MethodType, lambda value: (value.__func__, value.__self__)),
     (CodeType, lambda value: (value.co_code, value.co_consts, value.co_names, value.co_freevars)),
     (functools.partial, lambda value: (value.func, value.args, value.keywords)),
