@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from plait.errors import InputError
+from plait.fleet._alike import Describer, attributes
 from plait.fleet._heads import class_tensors
+from plait.fleet._refused import check_alone, hooks
 from plait.fleet._trainee import Trainee
 from plait.tasks import TASK
-
-_PLAIN = (bool, int, float, str, type(None), tuple)
 
 
 def signature(trainee: Trainee) -> tuple[Any, ...]:
@@ -46,8 +46,10 @@ def check(trainees: Sequence[Trainee]) -> None:
         if each.member.lora is not None:
             what = f"member `{each.member.name}` has a LoRA adapter, and stacks hold whole networks"
             raise InputError(what, hint='give backend="auto" or backend="adapters"')
+        check_alone(each, _structure(each).elsewhere)
+    own = signature(first)
     for other in trainees[1:]:
-        if signature(other) != signature(first):
+        if signature(other) != own:
             raise InputError(
                 f"members `{first.member.name}` and `{other.member.name}` can't share a stack: "
                 + _difference(first, other),
@@ -56,42 +58,48 @@ def check(trainees: Sequence[Trainee]) -> None:
     _check_batch_norm(trainees)
 
 
-def _structure(trainee: Trainee) -> tuple[Any, ...]:
-    """Types and plain settings of all modules, names, shapes and types of all tensors."""
-    widths = class_tensors(trainee)
-    free = {"head"} if widths else set()
-    modules = tuple(
-        (name, type_before_parametrizations(module), _settings(module, name, free))
-        for name, module in _modules(trainee)
-    )
+class _Structure(NamedTuple):
+    """What a network does, but for the numbers in its tensors.
+
+    Args:
+        modules: name, type and settings of each.
+        tensors: name, shape, type and hooks of each.
+        elsewhere: tensors of its own that attributes of modules hold once more: module, attribute, tensor.
+    """
+
+    modules: tuple[tuple[str, type, dict[str, Any]], ...]
+    tensors: tuple[tuple[Any, ...], ...]
+    elsewhere: list[tuple[str, str, str]]
+
+
+def _structure(trainee: Trainee) -> _Structure:
+    """A member's, found once."""
+    if trainee.structure is None:
+        trainee.structure = _found(trainee)
+    return trainee.structure
+
+
+def _found(trainee: Trainee) -> _Structure:
+    widths, describe = class_tensors(trainee), Describer(trainee.network)
+    modules, elsewhere = [], []
+    for name, module in trainee.network.named_modules():
+        settings = {}
+        for key, value in attributes(module).items():
+            if not (widths and (name, key) == ("head", "out_features")):
+                settings[key] = describe(value)
+            elsewhere += [(name, key, tensor) for tensor in describe.taken()]
+        modules.append((name, type_before_parametrizations(module), settings))
     tensors = tuple(
-        (name, tuple(t.shape[1:]) if name in widths else tuple(t.shape), t.dtype, t.requires_grad)
+        (
+            name,
+            tuple(t.shape[1:]) if name in widths else tuple(t.shape),
+            t.dtype,
+            t.requires_grad,
+            tuple(map(describe, hooks(t))),
+        )
         for name, t in [*trainee.network.named_parameters(), *trainee.network.named_buffers()]
     )
-    return modules, tensors
-
-
-def _modules(trainee: Trainee) -> list[tuple[str, nn.Module]]:
-    return list(trainee.network.named_modules())
-
-
-def _settings(module: nn.Module, name: str, free: set[str]) -> tuple[Any, ...]:
-    """A module's numbers, words and switches, but for whether it is training."""
-    skipped = {"training"} | ({"out_features"} if name in free else set())
-    plain = {
-        key: value
-        for key, value in vars(module).items()
-        if isinstance(value, _PLAIN) and key not in skipped and not key.startswith("_")
-    }
-    config = getattr(module, "config", None)
-    if config is not None and hasattr(config, "to_json_string"):
-        plain["config"] = config.to_json_string()
-    functions = {
-        key: getattr(value, "__qualname__", repr(value))
-        for key, value in vars(module).items()
-        if callable(value) and not isinstance(value, nn.Module)
-    }
-    return tuple(sorted((plain | functions).items(), key=lambda item: item[0]))
+    return _Structure(tuple(modules), tensors, elsewhere)
 
 
 def shared_columns(trainee: Trainee) -> tuple[Any, ...]:
@@ -101,7 +109,7 @@ def shared_columns(trainee: Trainee) -> tuple[Any, ...]:
 
 def _difference(first: Trainee, other: Trainee) -> str:
     """The first thing that two members differ in, in words."""
-    (modules, tensors), (modules2, tensors2) = _structure(first), _structure(other)
+    (modules, tensors, _), (modules2, tensors2, _) = _structure(first), _structure(other)
     for one, two in zip(tensors, tensors2, strict=False):
         if one != two:
             return f"tensor `{one[0]}` {one[1:3]} against `{two[0]}` {two[1:3]}"
@@ -109,7 +117,7 @@ def _difference(first: Trainee, other: Trainee) -> str:
         return f"{len(tensors)} tensors against {len(tensors2)}"
     for one, two in zip(modules, modules2, strict=False):
         if one != two:
-            return f"module `{one[0] or type(first.network).__name__}` is {one[1:]} against {two[1:]}"
+            return f"module `{one[0] or type(first.network).__name__}` " + _unlike(one, two)
     names = (
         "network",
         "loss",
@@ -125,6 +133,25 @@ def _difference(first: Trainee, other: Trainee) -> str:
         if one != two:
             return f"{name}: {one} against {two}"
     return "they differ"
+
+
+def _unlike(one: tuple[Any, ...], two: tuple[Any, ...]) -> str:
+    """What two modules differ in."""
+    (name, kind, held), (name2, kind2, held2) = one, two
+    if (name, kind) != (name2, kind2):
+        return f"is a {kind.__name__}, and `{name2}` a {kind2.__name__}"
+    key = next(key for key in {**held, **held2} if held.get(key) != held2.get(key))
+    said = [_said(each[key]) if key in each else "not there" for each in (held, held2)]
+    told = " against ".join(said) if said[0] != said[1] else f"{said[0]} in both, which hold other things"
+    return f"differs in its attribute `{key}`: {told}"
+
+
+def _said(found: Any) -> str:
+    """A plain value, or of what kind another is."""
+    if isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], str):
+        return found[1]
+    kind = found[0] if isinstance(found, tuple) else str(found).strip("<>").split()[0]
+    return kind.removeprefix("builtins.")
 
 
 def normalising(network: nn.Module) -> dict[str, nn.Module]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 import warnings
@@ -61,6 +62,14 @@ def choose(trainees: Sequence[Trainee], states: Callable[[Trainee], State], plac
     return Choice(kind, size, told)
 
 
+def _apart(trainee: Trainee) -> Trainee:
+    """A member whose network the loop may train; adapters never change theirs."""
+    made = copy.copy(trainee)
+    if trainee.member.lora is None:
+        made.network = copy.deepcopy(trainee.network)
+    return made
+
+
 def _stackable(trainees: Sequence[Trainee]) -> bool:
     try:
         check(trainees)
@@ -117,6 +126,7 @@ class _Timing:
                 warnings.simplefilter("ignore")
                 for start in groups:
                     some = self.trainees[start : start + size]
+                    some = [_apart(t) for t in some] if kind == "sequential" else some
                     backends.append(make(kind, some, [self.states(t) for t in some], self.place))
                     for _ in range(_WARM.get(kind, 1)):
                         if backends[-1].step().errors:

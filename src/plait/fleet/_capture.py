@@ -6,7 +6,7 @@ Tracing once per shape and replaying removes what torch.func does in Python for 
 
 from __future__ import annotations
 
-import copy
+import contextlib
 from collections import OrderedDict
 from typing import Any
 
@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from plait.errors import InputError
 from plait.fleet._batches import Stack
 from plait.fleet._pass import Found, Pass
+from plait.fleet._refused import HINT, Unstackable
 from plait.fleet._signals import undisturbed
 from plait.fleet._simplify import simplify
 from plait.fleet._trainee import Tensors
@@ -34,9 +34,9 @@ _WATCHED = 2
 class Captured:
     """Calls a pass; shapes that come up again are recorded, and replayed from then on.
 
-    A network whose forward changes numbers of its own (a counter) is never recorded, and none whose
-    surroundings still change: its Python code has to run each time. What caches fill in the first call does
-    not count.
+    A network whose surroundings still change is never recorded: its Python code has to run each time. One
+    that changes what its own attributes hold (a counter) is refused, as each member has its own. What caches
+    fill in the first call, or for a batch of another shape, does not count.
     """
 
     def __init__(self, compute: Pass) -> None:
@@ -89,7 +89,7 @@ class Captured:
         """A pass, with an eye on what it changes beside its results.
 
         Raises:
-            InputError: it draws random numbers that no seed of a member decides.
+            Unstackable: it draws numbers that no seed of a member decides, or keeps count of its calls.
         """
         self._calls += 1
         network = self.compute.network
@@ -98,15 +98,35 @@ class Captured:
             self._tried_apart(*arguments)
         found = self.compute(*arguments)
         if generators() != drawn:
-            what = "it draws random numbers of Python or NumPy, which members would share"
-            raise InputError(
-                f"the network ({type(network).__name__}) can't be stacked: {what}",
-                hint='backend="sequential" trains it, member by member',
-            )
+            raise self._refused("it draws random numbers of Python or NumPy, which members would share")
         self._recorded = self._around.now()
+        if numbers(network) != before[0]:
+            self._check_repeated(*arguments)
         if self._calls > 1 and (numbers(network), self._recorded) != before:
             self._records = False
         return found
+
+    def _check_repeated(self, *arguments: Any) -> None:
+        """What a pass changed in the network's attributes stays as it is when the pass is repeated.
+
+        Raises:
+            Unstackable: it does not.
+        """
+        after: list[Any] = []
+        with contextlib.suppress(Exception):  # what can't be copied changes by what a pass has left there
+            trial = self.compute.apart()
+            for _ in range(2):
+                trial(*arguments)
+                after.append(numbers(trial.network))
+        if len(after) < 2 or after[0] != after[1]:
+            changed = (key for key in after[0] if after[0][key] != after[1].get(key)) if after[1:] else ()
+            name, key = next(iter(changed), ("", ""))
+            place = f"`{name}.{key}`" if name else f"`{key}`" if key else "its attributes"
+            raise self._refused(f"each step changes {place}, which members would share")
+
+    def _refused(self, what: str) -> Unstackable:
+        kind = type(self.compute.network).__name__
+        return Unstackable(f"the network ({kind}) can't be stacked: {what}", hint=HINT)
 
     def _tried_apart(
         self, parameters: Tensors, frozen: Tensors, buffers: Tensors, stack: Stack, keys: Tensor
@@ -119,8 +139,7 @@ class Captured:
         """
         if stack.shared:
             batch = {name: column.expand(len(keys), *column.shape) for name, column in stack.batch.items()}
-            trial = copy.copy(self.compute)
-            trial.network = copy.deepcopy(trial.network)  # which may count its calls
+            trial = self.compute.apart()  # as the network may count its calls
             trial(parameters, frozen, buffers, Stack(batch, stack.rows, shared=False), keys)
 
     def _record(self, shared: bool, arguments: tuple[Any, ...]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from plait.fleet._attention_masks import unconditional
 from plait.fleet._batches import Stack
 from plait.fleet._dropout import dropout
 from plait.fleet._heads import classes_of, wider
+from plait.fleet._refused import HINT
 from plait.fleet._trainee import Tensors, Trainee
 from plait.tasks import Batch
 
@@ -36,8 +38,24 @@ class Pass:
         self.task = first.task
         self.network, self.classes = widest_network(trainees, device)
         self.network.train()
+        self._left: Tensors = {}
+        self._watched()
         #: Whether the network drops anything; True until it has run.
         self.drops = True
+
+    def apart(self) -> Pass:
+        """A pass like this one, whose network it alone changes."""
+        made = copy.copy(self)
+        self._watch.remove()
+        try:
+            made.network, made._left = copy.deepcopy(self.network), {}
+        finally:
+            self._watched()
+        made._watched()
+        return made
+
+    def _watched(self) -> None:
+        self._watch = self.network.register_forward_hook(functools.partial(_leave, self._left))
 
     def __call__(
         self, parameters: Tensors, frozen: Tensors, buffers: Tensors, stack: Stack, keys: Tensor
@@ -78,18 +96,18 @@ class Pass:
         if said == _RANDOM and isinstance(running, nn.RNNBase) and running.dropout:
             said = "a recurrent layer's own dropout draws numbers that members would share"
         where = f"module `{place}` ({kind})" if place else f"the network ({kind})"
-        return InputError(
-            f"{where} can't be stacked: {said}", hint='backend="sequential" trains it, member by member'
-        )
+        return InputError(f"{where} can't be stacked: {said}", hint=HINT)
 
     def _total(
         self, weights: Tensors, buffers: Tensors, batch: Batch, rows: Any, key: Tensor, classes: Any
     ) -> tuple[Tensor, tuple[Tensor, Tensors]]:
-        """The sum of losses of one member; networks that change buffers change copies."""
+        """The sum of losses of one member; networks that change buffers change copies, or put new ones."""
         after = {name: buffer.clone() for name, buffer in buffers.items()}
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            return functional_call(self.network, {**weights, **after}, args, kwargs)
+            found = functional_call(self.network, {**weights, **after}, args, kwargs)
+            after.update(self._taken(buffers))
+            return found
 
         with dropout(key, plain_attention=True) as mode:
             outputs = self.task.outputs(call, batch)
@@ -100,6 +118,25 @@ class Pass:
         if rows is not None:
             values, counts = values * rows.to(values.dtype), counts * rows.to(counts.dtype)
         return values.sum(), (counts.sum(), after)
+
+    def _taken(self, buffers: Tensors) -> Tensors:
+        """The buffers that a call left.
+
+        Raises:
+            InputError: they are not those that there were before it.
+        """
+        left = dict(self._left)
+        self._left.clear()
+        if changed := sorted(left.keys() ^ buffers.keys()):
+            kind = type(self.network).__name__
+            what = f"it makes or takes away its buffer `{changed[0]}` as it runs"
+            raise InputError(f"the network ({kind}) can't be stacked: {what}", hint=HINT)
+        return left
+
+
+def _leave(left: Tensors, network: nn.Module, *_: Any) -> None:
+    """Note a network's buffers while they are still in it."""
+    left.update(network.named_buffers())
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +47,7 @@ class Router:
 
     def __init__(self, members: Mapping[str, tuple[Trainee, State]], device: torch.device) -> None:
         self.device = device
-        whole = [t for t, _ in members.values() if t.member.lora is None]
+        whole = [_as_it_is(t) for t, _ in members.values() if t.member.lora is None]
         self.families = [self._family(family, members) for family in families(whole)]
         self._adapters = {n: own for n, own in members.items() if own[0].member.lora is not None}
 
@@ -56,6 +57,8 @@ class Router:
         tensors = {n: stacked([s.parameters[n] for s in states], self.device) for n in states[0].parameters}
         tensors |= {n: stacked([s.buffers[n] for s in states], self.device) for n in states[0].buffers}
         network, classes = widest_network(family, self.device)
+        if len(family) == 1:  # what it holds of its own tensors in other places is then right as well
+            states[0].put_into(network)
         return _Family({n: i for i, n in enumerate(names)}, family[0], network.eval(), tensors, classes)
 
     def __call__(self, batch: Batch, names: Sequence[str], codes: NDArray[np.int64]) -> Tensor:
@@ -141,6 +144,13 @@ class Router:
         if family.classes is not None:
             outputs = outputs.masked_fill(~family.classes[members].unsqueeze(1), -torch.inf)
         return outputs.cpu()
+
+
+def _as_it_is(trainee: Trainee) -> Trainee:
+    """A member whose network is looked at anew: the loop trains those that count their steps."""
+    made = copy.copy(trainee)
+    made.structure = None
+    return made
 
 
 def _placed(found: Tensor, rows: NDArray[np.int64], outputs: Tensor) -> Tensor:

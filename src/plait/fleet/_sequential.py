@@ -16,6 +16,7 @@ from plait.fleet._dropout import dropout, step_key
 from plait.fleet._recompute import recomputing
 from plait.fleet._signals import undisturbed
 from plait.fleet._trainee import State, Trainee
+from plait.fleet._usage import seed_noise
 from plait.tasks import Batch
 
 
@@ -120,7 +121,7 @@ class _Lone:
         task, step = self.trainee.task, self.trainee.step
         seed = step_key(self.trainee.member.seed, step, micro_batch)
         # Whatever else a network draws (stochastic depth) depends on member and step alone as well.
-        torch.manual_seed(seed)
+        seed_noise(seed)
         if self.drops is False:
             return task.loss(task.outputs(self.network, batch), batch)
         key = torch.tensor(seed, dtype=torch.int32, device=self.device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,8 +14,10 @@ from plait.fleet._capture import Captured
 from plait.fleet._dropout import step_key
 from plait.fleet._heads import class_tensors
 from plait.fleet._pass import Pass
+from plait.fleet._refused import HINT, Unstackable
 from plait.fleet._trainee import State, Tensors, Trainee
 from plait.fleet._update import Floats, Optimizer, Rates
+from plait.fleet._usage import Usage
 
 
 class Stacked:
@@ -35,10 +36,13 @@ class Stacked:
     ) -> None:
         self.trainees: Sequence[Trainee] = list(trainees)
         self.device = device
-        first = next((t for t in trainees if t.running), trainees[0])
+        self._place = next((place for place, t in enumerate(trainees) if t.running), 0)
+        first = trainees[self._place]
+        if first.apart:
+            raise Unstackable(first.apart, hint=HINT)
         self._pass = Pass(trainees, device)
-        idle = unused(first, device)
-        names = [name for name in first.trained() if name not in idle]
+        self._usage = Usage(first, device)
+        names = [name for name in first.trained() if name not in self._usage.idle]
         self._sizes = [_sizes(t, state) for t, state in zip(trainees, states, strict=True)]
         self.parameters = {n: stacked([s.parameters[n] for s in states], device) for n in names}
         self.frozen = {
@@ -74,9 +78,15 @@ class Stacked:
         buffers, running = self.buffers, np.array([t.running for t in self.trainees])
         for micro_batch in range(self.trainees[0].member.accumulate):
             stack = gather(self.trainees, micro_batch, self.device)
-            found, loss, weight, buffers = self._captured(
-                self.parameters, self.frozen, buffers, stack, self._keys(micro_batch)
-            )
+            try:
+                self._usage.check(stack, self._place)
+                found, loss, weight, buffers = self._captured(
+                    self.parameters, self.frozen, buffers, stack, self._keys(micro_batch)
+                )
+            except Unstackable as error:
+                for trainee in self.trainees:  # a stack made anew would not show it before a step is lost
+                    trainee.apart = error.what
+                raise
             if gradients:
                 torch._foreach_add_(gradients, found)  # pyright: ignore[reportPrivateImportUsage]
             else:
@@ -128,19 +138,6 @@ class Stacked:
             ],
             step,
         )
-
-
-def unused(trainee: Trainee, device: torch.device) -> set[str]:
-    """Parameters that no loss depends on: PyTorch's optimizers leave them alone, weight decay included."""
-    network = copy.deepcopy(trainee.network).to(device).eval()
-    named = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    batch = trainee.examples.batch(range(min(2, len(trainee.examples))))
-    batch = {name: column.to(device) for name, column in batch.items()}
-    values, _ = trainee.task.loss(trainee.task.outputs(network, batch), batch)
-    if not values.requires_grad:
-        return set()
-    found = torch.autograd.grad(values.sum(), list(named.values()), allow_unused=True)
-    return {name for name, gradient in zip(named, found, strict=True) if gradient is None}
 
 
 def stacked(tensors: Sequence[Tensor], device: torch.device) -> Tensor:

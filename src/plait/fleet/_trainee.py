@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,6 +63,8 @@ class Trainee:
         why: what stopped it, in words.
         lengthened: column → up to which length, and by how many places, sequences may be filled up: so far
             it was seen to learn the same then.
+        apart: why no stack can hold it, once that has shown.
+        structure: what its network does, as it was before training; None until it is asked for.
         best: its best validation so far, and `waited` how many there were since.
     """
 
@@ -78,6 +81,8 @@ class Trainee:
     waited: int = 0
     fingerprint: str = ""
     lengthened: dict[str, tuple[int, int]] = field(default_factory=dict)
+    apart: str = ""
+    structure: Any = None
 
     @property
     def running(self) -> bool:

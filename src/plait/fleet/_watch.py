@@ -12,18 +12,20 @@ from typing import Any, cast
 import numpy as np
 from torch import nn
 
+from plait.fleet._alike import Describer, attributes
+
 #: Packages whose modules keep no state of their own in globals that a forward pass depends on.
 _KNOWN = {*sys.stdlib_module_names, "numpy", "torch", "transformers", "peft", "plait"}
 _PLAIN = int | float | str | None | list | tuple | set | deque | dict | np.random.Generator | random.Random
 
 
 def numbers(network: nn.Module) -> dict[tuple[str, str], Any]:
-    """The values, collections and generators that a network's modules hold as attributes, as they are."""
+    """What a network's modules hold as attributes, as it is: values, collections, objects, generators."""
+    describe = Describer(network)
     return {
-        (name, key): _now(value)
+        (name, key): describe(value)
         for name, module in network.named_modules()
-        for key, value in vars(module).items()
-        if not key.startswith("_") or not isinstance(value, dict)  # PyTorch's own tables
+        for key, value in attributes(module).items()
     }
 
 
