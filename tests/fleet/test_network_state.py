@@ -160,6 +160,14 @@ def test_noise_of_python_and_numpy_depends_on_member_and_step_alone() -> None:
     assert not torch.allclose(weight(plain, "m0"), weight(together, "m0"), atol=1e-4)
 
 
+def test_generators_of_python_numpy_and_pytorch_are_afterwards_as_before() -> None:
+    random.seed(1), np.random.seed(2), torch.manual_seed(3)
+    wanted = random.random(), np.random.rand(), torch.rand(1).item()
+    random.seed(1), np.random.seed(2), torch.manual_seed(3)
+    Fleet(MEMBERS, TASK, model=Drawing, backend="auto").fit()
+    assert (random.random(), np.random.rand(), torch.rand(1).item()) == wanted
+
+
 def test_a_choice_of_backends_leaves_networks_as_they_were() -> None:
     fleet = Fleet(MEMBERS, TASK, model=Counting, backend="auto")
     loop = Fleet(MEMBERS, TASK, model=Counting, backend="sequential").fit()

@@ -15,6 +15,7 @@ from plait.checkpoint import load_into, open_model
 from plait.errors import InputError, nearest
 from plait.fleet._adapter import headed
 from plait.fleet._member import After, Member
+from plait.fleet._noise import noise_kept, seed_noise
 from plait.fleet._trainee import State, Trainee
 from plait.fleet._trial import told, try_out
 from plait.tasks import Task, mixture
@@ -141,8 +142,8 @@ def _made(member: Member, source: nn.Module | Callable[[], nn.Module] | None) ->
         raise InputError(
             "there is nothing to start from", where=_where(member), hint="give start= or the fleet's model="
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(member.seed)
+    with noise_kept():
+        seed_noise(member.seed)
         try:
             made = source()
         except InputError:

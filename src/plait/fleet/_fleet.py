@@ -21,6 +21,7 @@ from plait.fleet._export import export
 from plait.fleet._groups import BackendName, Place
 from plait.fleet._loop import Loop
 from plait.fleet._member import Member
+from plait.fleet._noise import noise_kept
 from plait.fleet._predict import Names
 from plait.fleet._roster import Roster
 from plait.fleet._route import Router
@@ -243,11 +244,10 @@ class Fleet:
             InputError: the save is another fleet's, a disk is full, members can't be stacked, …
         """
         self.callbacks, self._router = check_callbacks(callbacks), None
-        cuda = self.place.device.type == "cuda"
         with torch_threads(self.threads) as threads:
             self.place, self._training = replace(self.place, threads=threads), True
             try:
-                with torch.random.fork_rng(devices=[self.place.device] if cuda else []):
+                with noise_kept(self.place.device):
                     Loop(self, quiet=quiet).run(resume=resume)
             finally:
                 self._training = False

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from plait.fleet._adapter import adapted, trained
 from plait.fleet._backend import Steps
 from plait.fleet._dropout import dropout, step_key
+from plait.fleet._noise import seed_noise
 from plait.fleet._recompute import recomputing
 from plait.fleet._signals import undisturbed
 from plait.fleet._trainee import State, Trainee
-from plait.fleet._usage import seed_noise
 from plait.tasks import Batch
 
 

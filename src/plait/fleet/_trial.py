@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from plait.errors import InputError, raise_all
 from plait.fleet._check import check_measures
 from plait.fleet._member import Member
+from plait.fleet._noise import noise_kept
 from plait.fleet._tokens import check_tokens
 from plait.tasks import (
     Batch,
@@ -49,7 +50,7 @@ def try_out(member: Member, task: Task, network: nn.Module) -> Classes:
     examples = task.split("train")
     rows = examples.starts if isinstance(examples, Mixed) else list(range(min(2, len(examples))))
     try:
-        with at_rest(network):
+        with at_rest(network), noise_kept():
             batch = examples.batch(rows)
             device = next(network.parameters()).device
             batch = {name: column.to(device) for name, column in batch.items()}

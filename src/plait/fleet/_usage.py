@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 import copy
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 
 from plait.errors import InputError
 from plait.fleet._batches import Stack
 from plait.fleet._dropout import dropout
+from plait.fleet._noise import noise_kept
 from plait.fleet._refused import HINT, Unstackable
 from plait.fleet._trainee import Trainee
 from plait.tasks import Batch
-
-
-def seed_noise(seed: int) -> None:
-    """Seed what networks may draw from: PyTorch's, Python's and NumPy's own generators."""
-    torch.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed % (1 << 32))
-
-
-@contextmanager
-def _noise_kept() -> Iterator[None]:
-    """Those generators are afterwards as before."""
-    held: Any = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        random.setstate(held[0])
-        np.random.set_state(held[1])
 
 
 class Usage:
@@ -83,7 +61,7 @@ class Usage:
         network = copy.deepcopy(self.trainee.network).to(self.device).train()
         named = {name: p for name, p in network.named_parameters() if p.requires_grad}
         key = torch.zeros((), dtype=torch.int32, device=self.device)
-        with _noise_kept(), dropout(key):
+        with noise_kept(self.device), dropout(key):
             values, _ = task.loss(task.outputs(network, batch), batch)
         if not values.requires_grad:
             what = "its loss depends on no parameter that is trained"
