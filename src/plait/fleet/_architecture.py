@@ -13,7 +13,7 @@ from plait.fleet._alike import Describer, attributes
 from plait.fleet._heads import class_tensors
 from plait.fleet._refused import check_alone, hooks
 from plait.fleet._trainee import Trainee
-from plait.tasks import TASK
+from plait.tasks import TASK, Headed
 
 
 def signature(trainee: Trainee) -> tuple[Any, ...]:
@@ -85,7 +85,9 @@ def _found(trainee: Trainee) -> _Structure:
     for name, module in trainee.network.named_modules():
         settings = {}
         for key, value in attributes(module).items():
-            if not (widths and (name, key) == ("head", "out_features")):
+            of_head = (name, key) == ("head", "out_features") and widths
+            of_task = isinstance(module, Headed) and key == "_task"  # a name, which computes nothing
+            if not (of_head or of_task):
                 settings[key] = describe(value)
             elsewhere += [(name, key, tensor) for tensor in describe.taken()]
         modules.append((name, type_before_parametrizations(module), settings))
