@@ -396,3 +396,20 @@ def test_an_adapter_whose_examples_fail_ends_alone(backend: Any) -> None:
     for name in "bc":
         for key, value in fleet.state(name).parameters.items():
             torch.testing.assert_close(value, alone.state(name).parameters[key], rtol=1e-8, atol=1e-10)
+
+
+class Countless(CrossEntropy):
+    """Has losses, but says of every example that it does not count."""
+
+    def __call__(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        values, weights = super().__call__(outputs, batch)
+        return values, torch.zeros_like(weights)
+
+
+@BACKENDS
+def test_losses_without_weights_are_told_as_that(backend: Any) -> None:
+    data = (torch.randn(24, 12, dtype=torch.float64), torch.arange(24) % 3)
+    learned = Task("t", {"train": data}, loss=Countless())
+    fleet = Fleet([Member(name="a", steps=3)], learned, model=lambda: MLP().double(), backend=backend)
+    with pytest.raises(InputError, match="no example of its step counts"):
+        fleet.fit()

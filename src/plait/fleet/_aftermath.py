@@ -87,7 +87,7 @@ class Aftermath:
     def _not_taken(self, trainee: Trainee, record: Mapping[str, Any]) -> None:
         """A member can't go on: its step gave no number."""
         name = trainee.member.name
-        if math.isnan(record["loss"]) and not counts(trainee, self.fleet[name]):
+        if not math.isfinite(record["loss"]) and not counts(trainee, self.fleet[name]):
             hint = "look at its labels, and at what the loss leaves out"
             what = "no example of its step counts: the loss gave each the weight 0"
             self.fail(errors={name: InputError(what, where=f"member `{name}`", hint=hint)})
