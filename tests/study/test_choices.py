@@ -108,3 +108,14 @@ def test_a_cache_that_is_no_json_or_can_not_be_written_costs_only_time(
     monkeypatch.setenv("PLAIT_CACHE", str(tmp_path / "file"))
     experts(tmp_path / "three")
     assert not ways
+
+
+def test_methods_that_draw_draw_the_same_in_any_folder(tmp_path: Path) -> None:
+    study = STUDY.replace("experts: {", "experts: {backend: sequential, ").replace(
+        "{merge: linear}", "{merge: dare_linear, options: {density: 0.5}}"
+    )
+    weights = []
+    for name in ("one", "two"):
+        experts(tmp_path / name, study)
+        weights.append((step(tmp_path / name, "average-@0") / "model" / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from plait.checkpoint import open_model
 from plait.engine import RunOptions, merge
 from plait.errors import InputError, PlaitWarning, nearest
 from plait.methods import METHODS, Option
@@ -67,7 +68,8 @@ def woven(
     own = str(base) if METHODS[method].base != "unused" else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PlaitWarning)
-        named = {name: str(path) for name, path in models.items()}
+        # Opened here, as methods that draw know models by names then, which are the same in any folder.
+        named = {name: open_model(path) for name, path in models.items()}
         merge(named, base=own, method=method, out=out, seed=seed, options=_RUN, **options)
 
 
