@@ -13,7 +13,7 @@ from networks import MLP, task
 from plait.fleet import Fleet, Member
 from plait.fleet import _auto as auto
 from plait.fleet._auto import Choice
-from plait.fleet._groups import Place
+from plait.fleet._groups import Place, make
 
 COUNT = 10
 
@@ -82,3 +82,13 @@ def test_the_loop_is_left_only_for_what_is_clearly_faster(monkeypatch):
         seconds = {("sequential", COUNT): 1.0, ("stacked", COUNT): faster, ("stacked", 4): 3.0}
         with monkeypatch.context() as patched:
             assert chosen(Clock(seconds), patched).kind == kind
+
+
+def test_each_call_of_the_loop_is_a_step_also_if_nobody_counts_them():
+    """As `auto` and benchmarks time it."""
+    fleet = Fleet([Member(name="m", steps=9)], task(MLP), model=lambda: MLP().double())
+    (trainee,) = fleet._roster.trainees.values()
+    loop = make("sequential", [trainee], [fleet.state("m")], Place(torch.device("cpu"), 1))
+    weights = [loop.step() and loop.state(0).parameters["first.weight"] for _ in range(3)]
+    assert not torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[1], weights[2])

@@ -15,7 +15,7 @@ from plait.fleet._backend import Steps
 from plait.fleet._dropout import dropout, step_key
 from plait.fleet._noise import seed_noise
 from plait.fleet._recompute import recomputing
-from plait.fleet._signals import undisturbed
+from plait.fleet._signals import hold, undisturbed
 from plait.fleet._trainee import State, Trainee
 from plait.tasks import Batch
 
@@ -30,7 +30,7 @@ class Sequential:
         self._lone = [_Lone(t, s, device) for t, s in zip(trainees, states, strict=True)]
 
     def step(self) -> Steps:
-        """One step of every member; who has taken one that the fleet has not counted takes no other."""
+        """One step of every member; who took one in a call that was cut off or had errors takes no other."""
         errors: dict[str, Exception] = {}
         found = [_IDLE] * len(self._lone)
         for index, lone in enumerate(self._lone):
@@ -39,6 +39,10 @@ class Sequential:
                     found[index] = lone.step()
                 except Exception as error:
                     errors[lone.trainee.member.name] = error
+        if not errors:
+            hold()
+            for lone in self._lone:
+                lone.counted()
         losses, norms, taken = zip(*found, strict=True)
         return Steps(np.array(losses), np.array(norms), np.array(taken, dtype=bool), errors)
 
@@ -85,6 +89,10 @@ class _Lone:
             return self._step()
         finally:
             self._put_back()
+
+    def counted(self) -> None:
+        """The step that was taken is known to who asked for it; the next call takes another."""
+        self._taken = None
 
     def _step(self) -> tuple[float, float, bool]:
         member = self.trainee.member
