@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from plait.fleet._batches import Stack
 from plait.fleet._pass import Found, Pass
-from plait.fleet._refused import HINT, Unstackable
+from plait.fleet._refused import unstackable
 from plait.fleet._signals import undisturbed
 from plait.fleet._simplify import simplify
 from plait.fleet._trainee import Tensors
@@ -98,7 +98,9 @@ class Captured:
             self._tried_apart(*arguments)
         found = self.compute(*arguments)
         if generators() != drawn:
-            raise self._refused("it draws random numbers of Python or NumPy, which members would share")
+            raise unstackable(
+                network, "it draws random numbers of Python or NumPy, which members would share"
+            )
         self._recorded = self._around.now()
         if numbers(network) != before[0]:
             self._check_repeated(*arguments)
@@ -122,11 +124,7 @@ class Captured:
             changed = (key for key in after[0] if after[0][key] != after[1].get(key)) if after[1:] else ()
             name, key = next(iter(changed), ("", ""))
             place = f"`{name}.{key}`" if name else f"`{key}`" if key else "its attributes"
-            raise self._refused(f"each step changes {place}, which members would share")
-
-    def _refused(self, what: str) -> Unstackable:
-        kind = type(self.compute.network).__name__
-        return Unstackable(f"the network ({kind}) can't be stacked: {what}", hint=HINT)
+            raise unstackable(self.compute.network, f"each step changes {place}, which members would share")
 
     def _tried_apart(
         self, parameters: Tensors, frozen: Tensors, buffers: Tensors, stack: Stack, keys: Tensor

@@ -17,6 +17,11 @@ class Unstackable(InputError):
     """A network turned out, as it ran, to be one that no stack can hold."""
 
 
+def unstackable(network: nn.Module, what: str) -> Unstackable:
+    """The error that a network can't be in a stack, and why."""
+    return Unstackable(f"the network ({type(network).__name__}) can't be stacked: {what}", hint=HINT)
+
+
 def hooks(tensor: Tensor) -> list[Any]:
     """What a tensor's gradient goes through, besides autograd."""
     held: Any = tensor

@@ -11,7 +11,7 @@ from plait.errors import InputError
 from plait.fleet._batches import Stack
 from plait.fleet._dropout import dropout
 from plait.fleet._noise import noise_kept
-from plait.fleet._refused import HINT, Unstackable
+from plait.fleet._refused import unstackable
 from plait.fleet._trainee import Trainee
 from plait.tasks import Batch
 
@@ -52,9 +52,8 @@ class Usage:
         self._asked.add(shapes)
         changed = sorted(self._found(batch) ^ self.idle)
         if changed:
-            kind = type(self.trainee.network).__name__
             what = f"its loss depends on `{changed[0]}` in some batches and not in others"
-            raise Unstackable(f"the network ({kind}) can't be stacked: {what}", hint=HINT)
+            raise unstackable(self.trainee.network, what)
 
     def _found(self, batch: Batch) -> set[str]:
         task = self.trainee.task
