@@ -15,7 +15,7 @@ import pytest
 import torch
 from dying import fleet, halving
 from networks import MLP, task
-from torch import nn
+from torch import Tensor, nn
 
 from plait.errors import InputError
 from plait.fleet import After, Callback, Fleet, Member
@@ -71,6 +71,31 @@ def test_a_killed_run_ends_as_one_that_was_not(backend: str, tmp_path: Path) -> 
     same(resumed, whole)
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert lines == whole.history
+
+
+class Sometimes(nn.Module):
+    """Adds its second layer to those batches whose first number is positive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(12, 3), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x) + self.second(x) if x[0, 0] > 0 else self.first(x)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_parameters_of_some_steps_alone_go_on_by_their_own_count(optimizer: Any, tmp_path: Path) -> None:
+    def made(out: Path | None) -> Fleet:
+        own = [Member(name=f"m{i}", steps=40, seed=i, optimizer=optimizer, momentum=0.9) for i in range(2)]
+        return Fleet(own, task(MLP), model=Sometimes, out=out, save_every=10, backend="sequential")
+
+    whole = made(None).fit()
+    if optimizer == "adamw":
+        assert all(0 < whole.state(name).missed["second.weight"] < 40 for name in whole)
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path).fit(callbacks=[Stop()])
+    same(made(tmp_path).fit(resume=True), whole)
 
 
 def test_a_finished_run_can_be_opened_again(tmp_path: Path) -> None:

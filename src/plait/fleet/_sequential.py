@@ -163,7 +163,13 @@ class _Lone:
             }
             if any(moment is not None for moment in held.values()):
                 state.moments.append({n: m.detach().clone() for n, m in held.items() if m is not None})
+        state.missed = self._missed()
         return state
+
+    def _missed(self) -> dict[str, int]:
+        """How many steps were taken without a parameter that others were taken with."""
+        counts = {n: int(self.optimizer.state.get(p, {}).get("step", 0)) for n, p in self.parameters.items()}
+        return {n: self.trainee.step - count for n, count in counts.items() if 0 < count < self.trainee.step}
 
     def _buffers(self) -> list[tuple[str, Tensor]]:
         """Those that are the member's own."""
@@ -176,7 +182,7 @@ class _Lone:
                 kept: dict[str, Any] = self.optimizer.state[self.parameters[name]]
                 kept[key] = value.to(self.device).clone()
                 if self.trainee.member.optimizer == "adamw":
-                    kept["step"] = torch.tensor(float(state.step))
+                    kept["step"] = torch.tensor(float(state.step - state.missed.get(name, 0)))
 
 
 _MOMENTS = {"adamw": ("exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}

@@ -14,7 +14,7 @@ from plait.fleet._capture import Captured
 from plait.fleet._dropout import step_key
 from plait.fleet._heads import class_tensors
 from plait.fleet._pass import Pass
-from plait.fleet._refused import HINT, Unstackable
+from plait.fleet._refused import HINT, Unstackable, unstackable
 from plait.fleet._trainee import State, Tensors, Trainee
 from plait.fleet._update import Floats, Optimizer, Rates
 from plait.fleet._usage import Usage
@@ -64,12 +64,27 @@ class Stacked:
         self._fixed = _fixed(trainees)
 
     def _restore(self, states: Sequence[State]) -> None:
+        if self.optimizer.moments:
+            self._check_moments(states)
         for index, moment in enumerate(self.optimizer.moments):
             for name, held in zip(self.parameters, moment, strict=True):
                 for row, state in zip(held, states, strict=True):
                     if index < len(state.moments):
                         value = state.moments[index][name]
                         row[tuple(slice(size) for size in value.shape)] = value
+
+    def _check_moments(self, states: Sequence[State]) -> None:
+        """Nothing if all parameters of a member were in all of its steps, as they are in a stack's.
+
+        Raises:
+            Unstackable: a loop took some without one of them.
+        """
+        for trainee, state in zip(self.trainees, states, strict=True):
+            moved = state.moments[0].keys() if state.moments else set[str]()
+            some = sorted({*state.missed, *(self.parameters.keys() - moved if state.step else ())})
+            if some:
+                what = f"its loss depended on `{some[0]}` in some of its steps and not in others"
+                raise unstackable(trainee.network, what)
 
     def step(self) -> Steps:
         """One step of every member, all at once."""

@@ -7,6 +7,7 @@ beside its place and renamed, then older ones go. Files of members that have not
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -77,7 +78,7 @@ class Store:
                 if state is None and before is not None:
                     _link(before / path.name, path)
                 elif state is not None:
-                    save_file(_flat(state), path, {"step": str(state.step)})
+                    save_file(_flat(state), path, _counts(state))
                     _flush(path)
             (beside / _FACTS).write_text(written(facts), encoding="utf-8")
             _flush(beside / _FACTS)
@@ -122,7 +123,8 @@ class Store:
         state = State({}, {})
         try:
             with safe_open(path, "pt") as file:
-                state.step = int((file.metadata() or {})["step"])
+                counts = file.metadata() or {}
+                state.step, state.missed = int(counts["step"]), json.loads(counts.get("missed", "{}"))
                 for key in file.keys():  # noqa: SIM118
                     kind, tensor_name = key.split(":", 1)
                     _part(state, kind)[tensor_name] = file.get_tensor(key)
@@ -156,6 +158,11 @@ def _flat(state: State) -> dict[str, torch.Tensor]:
     return {
         f"{kind}:{name}": t.contiguous().cpu() for kind, part in parts.items() for name, t in part.items()
     }
+
+
+def _counts(state: State) -> dict[str, str]:
+    missed = {"missed": json.dumps(state.missed)} if state.missed else {}
+    return {"step": str(state.step), **missed}
 
 
 def _part(state: State, kind: str) -> dict[str, torch.Tensor]:

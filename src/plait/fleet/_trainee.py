@@ -29,12 +29,15 @@ class State:
         buffers: name → tensor.
         moments: of the optimizer, each name → tensor like the parameter; empty before the first step.
         step: how many steps were taken.
+        missed: name → in how many of them the loss did not depend on a parameter that it depended on in
+            others: AdamW corrects moments by a parameter's own steps.
     """
 
     parameters: Tensors
     buffers: Tensors
     moments: list[Tensors] = field(default_factory=list)
     step: int = 0
+    missed: dict[str, int] = field(default_factory=dict)
 
     def put_into(self, network: nn.Module) -> None:
         """Give a network these weights and buffers."""
