@@ -147,6 +147,15 @@ def scaled(factor: float) -> Any:
     return lambda value: value * factor
 
 
+class Slotted:
+    """A rule that holds its number in a slot, and comes elsewhere in memory each time."""
+
+    __slots__ = ("factor",)
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+
 ONE, OTHER = MLP(), MLP()
 FIVE = (1, 2, 5)
 
@@ -160,6 +169,10 @@ FIVE = (1, 2, 5)
             {"task": task(MLP, loss=Weighted(torch.tensor(FIVE[::-1])))},
         ),
         ({"task": task(MLP, loss=Weighted(1, scaled(1)))}, {"task": task(MLP, loss=Weighted(1, scaled(2)))}),
+        (
+            {"task": task(MLP, loss=Weighted(1, Slotted(1)))},
+            {"task": task(MLP, loss=Weighted(1, Slotted(2)))},
+        ),
         ({"start": ONE}, {"start": OTHER}),
         ({"model": ONE}, {"model": OTHER}),
         ({"schedule": scaled(1)}, {"schedule": scaled(2)}),

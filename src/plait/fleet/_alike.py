@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from plait.fleet._slots import slots_of
+
 #: Told by type and value, as 1, 1.0 and True are equal.
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 #: Letters of a description from which on its digest stands for it.
@@ -198,10 +200,7 @@ def _fields(value: Any) -> Iterable[Any] | None:
     fields = dict(getattr(value, "__dict__", {}))
     if not hasattr(value, "__dict__") and type(value).__eq__ is not object.__eq__:
         return None
-    for kind in type(value).__mro__:
-        slots = vars(kind).get("__slots__", ())
-        slots = (slots,) if isinstance(slots, str) else slots
-        fields |= {slot: getattr(value, slot) for slot in slots if hasattr(value, slot)}
+    fields |= slots_of(value)
     if hasattr(value, "to_json_string"):
         fields = {key: held for key, held in fields.items() if key not in _ORIGIN}
     return sorted(fields.items()) if fields or hasattr(value, "__dict__") else None

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from plait.fleet._slots import slots_of
+
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 #: Of a parameter: as many values, evenly spread, as tell one training from another.
 _MOST = 1 << 16
@@ -24,7 +26,7 @@ def identity(value: Any, seen: tuple[int, ...] = ()) -> str:
 
     Args:
         value: what is told: numbers, tensors, functions (their code and what they enclose), objects
-            (their attributes).
+            (their attributes and slots).
         seen: what it is part of, as an object may hold itself.
     """
     if isinstance(value, _PLAIN):
@@ -68,8 +70,10 @@ def _held(value: Any) -> Sequence[Any] | None:
         return [part for item in sorted(vars(value).items()) if item[0] != "training" for part in item]
     if isinstance(value, Sequence) and not isinstance(value, memoryview):
         return list(value)
-    if hasattr(value, "__dict__"):
-        return [part for item in sorted(vars(value).items()) for part in item]
+    slots = list(slots_of(value))
+    if hasattr(value, "__dict__") or slots:
+        own = sorted(getattr(value, "__dict__", {}).items())
+        return [part for item in [*own, *slots] for part in item]
     return None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from plait.fleet._slots import slots_of
 from plait.study._named import known
 
 #: Parts of a configuration that say where it was read, and by which version.
@@ -32,7 +33,7 @@ def held_by(value: Any) -> Iterator[tuple[str, Any]]:
         return
     if isinstance(value, nn.Module) or not known(type(value)):
         yield from _attributes(value)
-        yield from _slots(value)
+        yield from slots_of(value)
     if isinstance(value, np.ndarray | np.generic) and (value.dtype.hasobject or value.dtype.fields):
         yield from [("dtype", str(value.dtype)), ("shape", value.shape), ("elements", value.tolist())]
     elif not isinstance(value, nn.Module | set | frozenset):
@@ -51,15 +52,6 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
     for name, held in sorted(getattr(value, "__dict__", {}).items()):
         hooks = isinstance(value, nn.Module) and "hooks" in name and isinstance(held, Mapping)
         yield name, list(held.values()) if hooks else held
-
-
-def _slots(value: Any) -> Iterator[tuple[str, Any]]:
-    for kind in type(value).__mro__:
-        slots = vars(kind).get("__slots__", ())
-        for name in sorted([slots] if isinstance(slots, str) else slots):
-            own = f"_{kind.__name__.lstrip('_')}{name}" if name.startswith("__") else name
-            if name not in ("__dict__", "__weakref__") and hasattr(value, own):
-                yield name, getattr(value, own)
 
 
 def _pickled(value: Any) -> Iterator[tuple[str, Any]]:
