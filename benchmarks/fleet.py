@@ -6,8 +6,8 @@ A row is a process of its own. Steps of the loop and of the fleet take turns, an
 `auto` is what plait would choose, `auto / best` how fast that is as a share of the fastest. `peak share` is
 the work of all members' matrix products, forward and backward, over what one large product reaches in the
 same process. Memory is what the process holds at most with the fleet alone, above the members' starts. A row
-during which that product's own time changed by more than a tenth is taken again, up to five times: the machine
-had other work to do.
+during which the time of that product changed by more than a tenth is taken again, up to five times: the
+machine had other work to do.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def tenants(count: int, epochs: int = 20) -> list[dict[str, Any]]:
 
 
 def _timed(parameters: dict[str, Any]) -> dict[str, Any]:
-    """The first row during which the machine's speed stayed as it was; of five, that with the least change."""
+    """The first row during which the machine stayed as fast as it was; of five, the one nearest to that."""
     rows = []
     for _ in range(_TRIES):
         rows.append(_run(parameters))
