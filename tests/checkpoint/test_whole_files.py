@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -15,18 +14,7 @@ from torch import nn
 
 from plait.checkpoint import disk_errors, save_module, save_tensors
 
-
-@contextmanager
-def full(room: int) -> Iterator[None]:
-    """As if a disk had room for no more than so many bytes of any file."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
+Disk = Callable[[int], AbstractContextManager[None]]
 WRITERS: dict[str, Callable[[float, Path], None]] = {
     "tensors": lambda value, file: save_tensors({"weight": torch.full((64, 64), value)}, file),
     "a module": lambda value, file: save_module(filled(value), file),
@@ -41,10 +29,10 @@ def filled(value: float) -> nn.Module:
 
 @pytest.mark.parametrize("kind", WRITERS)
 @pytest.mark.parametrize("room", [0, 5000])
-def test_a_full_disk_leaves_the_file_of_before(kind: str, room: int, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_file_of_before(kind: str, room: int, tmp_path: Path, full_disk: Disk) -> None:
     file = tmp_path / "model.safetensors"
     WRITERS[kind](1.0, file)
-    with full(room), pytest.raises(OSError, match="File too large") as caught:
+    with full_disk(room), pytest.raises(OSError, match="File too large") as caught:
         WRITERS[kind](2.0, file)
     assert caught.value.filename == str(file)
     assert [p.name for p in tmp_path.iterdir()] == [file.name]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import small_study
 from plait.errors import InputError
 from plait.study import run_study
 
+Disk = Callable[[int], AbstractContextManager[None]]
 STUDY = """
 study: tables
 suite: suite.yaml
@@ -25,20 +26,9 @@ ways:
 """
 
 
-@contextmanager
-def full(room: int) -> Iterator[None]:
-    """As if a disk had room for no more than so many bytes of any file."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
-def test_the_step_is_named_and_what_to_do(tmp_path: Path) -> None:
+def test_the_step_is_named_and_what_to_do(tmp_path: Path, full_disk: Disk) -> None:
     path, out = small_study.write(tmp_path, STUDY), tmp_path / "out"
-    with full(500), pytest.raises(InputError) as caught:  # room for what is noted, not for weights
+    with full_disk(500), pytest.raises(InputError) as caught:  # room for what is noted, not for weights
         run_study(path, out)
     told = str(caught.value)
     assert "step `base` failed: [Errno 27] File too large" in told
