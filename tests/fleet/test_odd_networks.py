@@ -10,10 +10,12 @@ import pytest
 import torch
 from networks import MLP, labelled, task
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import prune
 
 from plait.errors import InputError
 from plait.fleet import Fleet, Member
-from plait.tasks import Task
+from plait.tasks import Task, copied
 
 MEMBERS = [
     Member(name=f"m{i}", seed=i, steps=40, lr=0.01 * (1 + i), weight_decay=0.2, decay="all") for i in range(3)
@@ -322,3 +324,42 @@ def test_numbers_that_python_code_reads_of_a_shared_batch_are_not_frozen(
     for name in fleets[0]:
         one, two = (fleet[name].state_dict() for fleet in fleets)
         assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def hooked() -> nn.Module:
+    made = nn.Linear(6, 3).double()
+    mask = torch.tensor([1.0, 1, 0, 0, 0, 0]).double()
+    made.weight.register_hook(lambda gradient: gradient * mask)
+    return made
+
+
+def pruned() -> nn.Module:
+    made = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    prune.l1_unstructured(made[0], "weight", 0.5)
+    return made
+
+
+@pytest.mark.parametrize("make", [hooked, pruned])
+@pytest.mark.parametrize("backend", ["sequential", "auto"])
+@pytest.mark.parametrize("given", ["model", "start"])
+def test_a_module_trains_as_it_would_itself(make: Any, backend: Any, given: str) -> None:
+    data = torch.randn(24, 6, generator=torch.Generator().manual_seed(0)).double(), torch.arange(24) % 3
+    own = make()
+    plain, start = copied(own), copied(own).state_dict()
+    settings: dict[str, Any] = {"steps": 9, "lr": 0.1, "batch_size": 24, "optimizer": "sgd"}
+    if given == "start":
+        settings["start"] = own
+    members = [Member(name=f"m{i}", seed=i, weight_decay=0.0, **settings) for i in range(2)]
+    model = own if given == "model" else None
+    fleet = Fleet(members, Task("t", {"train": data}), model=model, backend=backend).fit()
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
+    for _ in range(9):
+        optimizer.zero_grad()
+        F.cross_entropy(plain(data[0]), data[1]).backward()
+        optimizer.step()
+    for name in fleet:
+        torch.testing.assert_close(fleet[name].state_dict(), plain.state_dict(), rtol=0, atol=1e-12)
+    if make is hooked:
+        assert torch.equal(fleet["m0"].weight[:, 2:], start["weight"][:, 2:])  # type: ignore[index]
+    else:
+        assert torch.equal(own.state_dict()["0.weight_orig"], start["0.weight_orig"])

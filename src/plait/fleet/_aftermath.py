@@ -131,7 +131,7 @@ class Aftermath:
         fleet, member, metric = self.fleet, trainee.member, trainee.task.metric
         where = f"member `{member.name}`, task `{trainee.task.name}`"
         try:
-            value = validate(self._network(trainee), trainee.task, where=where)
+            value = validate(self._network(trainee), trainee.task, seed=trainee.data_seed, where=where)
         except Exception as error:
             errors, what = {member.name: error}, "its validation failed"
             if self._ends_all(errors):  # the part stays, to be done once what fails is mended

@@ -14,6 +14,7 @@ from plait.fleet._architecture import check
 from plait.fleet._backend import Backend
 from plait.fleet._groups import Place, make
 from plait.fleet._trainee import State, Trainee
+from plait.tasks import copied
 
 #: Steps before those that count: a stack is recorded in its third, so the fourth is the first fast one.
 _WARM = {"stacked": 3}
@@ -66,7 +67,7 @@ def _apart(trainee: Trainee) -> Trainee:
     """A member whose network the loop may train; adapters never change theirs."""
     made = copy.copy(trainee)
     if trainee.member.lora is None:
-        made.network = copy.deepcopy(trainee.network)
+        made.network = copied(trainee.network)
     return made
 
 

@@ -39,46 +39,64 @@ def gather(trainees: Sequence[Trainee], micro_batch: int, device: torch.device) 
     seeing = [t if t.running else first for t in trainees]
     own = first.rows(micro_batch)
     chosen = [own if t is first else t.rows(micro_batch) for t in seeing]
-    if all(t.examples is first.examples for t in seeing) and all(np.array_equal(r, own) for r in chosen):
-        batch = first.examples.batch(own)  # type: ignore[arg-type]
-        for trainee in seeing:
+    if _see_one(seeing, chosen):
+        batch = first.read(own, micro_batch)
+        for trainee in seeing[1:]:
             trainee.checked(batch, own)
         return Stack({name: t.to(device) for name, t in batch.items()}, None, True)
     longest = max(len(rows) for rows in chosen)
     counts = np.array([len(rows) for rows in chosen])
-    # What fills up repeats a member's first example: numbers of its own kind, with weight 0.
-    filled = [np.concatenate([rows, np.repeat(rows[:1], longest - len(rows))]) for rows in chosen]
-    batch = _stacked(seeing, filled)
+    batch = _stacked(seeing, chosen, longest, micro_batch)
     rows = None
     if (counts < longest).any():
         rows = torch.from_numpy((np.arange(longest) < counts[:, None]).astype(np.float32)).to(device)
     return Stack({name: t.to(device) for name, t in batch.items()}, rows, False)
 
 
-def _stacked(trainees: Sequence[Trainee], rows: Sequence[NDArray[np.int64]]) -> Batch:
+def _see_one(trainees: Sequence[Trainee], rows: Sequence[NDArray[np.int64]]) -> bool:
+    """Whether all members see one batch."""
+    first = trainees[0]
+    if any(t.examples is not first.examples for t in trainees):
+        return False
+    if first.draws and len({(t.data_seed, t.step) for t in trainees}) > 1:
+        return False
+    return all(np.array_equal(r, rows[0]) for r in rows)
+
+
+def _stacked(
+    trainees: Sequence[Trainee], rows: Sequence[NDArray[np.int64]], longest: int, micro_batch: int
+) -> Batch:
     """One gather if all rows lie in one table; a stack of batches otherwise."""
     parts = [table_of(t.examples) for t in trainees]
     table = parts[0][0]
     if isinstance(table, Columns) and all(other is table for other, _ in parts):
-        places = [r if chosen is None else chosen[r] for (_, chosen), r in zip(parts, rows, strict=True)]
+        filled = [_repeated(r, longest) for r in rows]
+        places = [r if chosen is None else chosen[r] for (_, chosen), r in zip(parts, filled, strict=True)]
         index = torch.from_numpy(np.concatenate(places))
-        shape = (len(rows), len(rows[0]))
+        shape = (len(rows), longest)
         return {n: c.index_select(0, index).unflatten(0, shape) for n, c in table.columns.items()}
     read: dict[str, Batch] = {}
     for trainee, own in zip(trainees, rows, strict=True):
         if trainee.member.name not in read:
-            read[trainee.member.name] = trainee.checked(trainee.examples.batch(own), own)  # type: ignore[arg-type]
+            batch = trainee.read(own, micro_batch)
+            if len(own) < longest:
+                place = torch.from_numpy(_repeated(np.arange(len(own)), longest))
+                batch = {name: column[place] for name, column in batch.items()}
+            read[trainee.member.name] = batch
     batches = [read[trainee.member.name] for trainee in trainees]
     columns = {name: column for batch in reversed(batches) for name, column in batch.items()}
     if TASK in columns:  # a member that learns one task has no column that says which
-        batches = [
-            {TASK: torch.zeros(len(r), dtype=torch.int64)} | b for b, r in zip(batches, rows, strict=True)
-        ]
+        batches = [{TASK: torch.zeros(longest, dtype=torch.int64)} | batch for batch in batches]
     most = max(t.longest for t in trainees)
     stack = {n: _filled([b[n] for b in batches], filling(padding(table), n), most) for n in columns}
     for place, (trainee, batch) in enumerate(zip(trainees, batches, strict=True)):
         check_lengthened(trainee, batch, {name: column[place] for name, column in stack.items()}, most)
     return stack
+
+
+def _repeated(rows: NDArray[np.int64], longest: int) -> NDArray[np.int64]:
+    """Rows, and the first of them as often as fills them up: numbers of its own kind, with weight 0."""
+    return rows if len(rows) == longest else np.append(rows, np.repeat(rows[:1], longest - len(rows)))
 
 
 def _filled(tensors: Sequence[Tensor], value: int, most: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from plait.fleet._member import After, Member
 from plait.fleet._noise import noise_kept, seed_noise
 from plait.fleet._trainee import State, Trainee
 from plait.fleet._trial import told, try_out
-from plait.tasks import Task, mixture
+from plait.tasks import Task, copied, mixture
 
 
 def find_task(member: Member, tasks: Mapping[str, Task], mixtures: dict[Any, Task]) -> Task:
@@ -75,7 +74,7 @@ def build(
     """
     steps = member.length(len(task.split("train")))
     network = (
-        copy.deepcopy(start) if start is not None else task.with_body(_body(member, model), copy_body=False)
+        _copied(member, start) if start is not None else task.with_body(_body(member, model), copy_body=False)
     )
     if not any(p.requires_grad for p in network.parameters()):
         raise InputError("no parameter is trained", where=_where(member), hint="set requires_grad of some")
@@ -137,7 +136,7 @@ def _body(member: Member, model: nn.Module | Callable[[], nn.Module] | None) -> 
 def _made(member: Member, source: nn.Module | Callable[[], nn.Module] | None) -> nn.Module:
     """A copy of a module, or a new one under the member's seed."""
     if isinstance(source, nn.Module):
-        return copy.deepcopy(source)
+        return _copied(member, source)
     if source is None:
         raise InputError(
             "there is nothing to start from", where=_where(member), hint="give start= or the fleet's model="
@@ -154,6 +153,11 @@ def _made(member: Member, source: nn.Module | Callable[[], nn.Module] | None) ->
     if not isinstance(made, nn.Module):
         raise InputError(f"its start made a {type(made).__name__}, no module", where=_where(member))
     return made
+
+
+def _copied(member: Member, source: nn.Module) -> nn.Module:
+    with _located(member):
+        return copied(source)
 
 
 def _loaded(member: Member, body: nn.Module, path: str) -> nn.Module:

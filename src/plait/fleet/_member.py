@@ -49,7 +49,8 @@ class Member:
         steps, epochs: how long; one of the two.
         drop_last: whether an epoch leaves out its last, smaller batch.
         seed: of its data's order, its dropout and its start.
-        data_seed: of its data's order alone; members with one task, batch size and data seed share batches.
+        data_seed: of its data's order, and of what examples made on demand draw (augmentation); members with
+            one task, batch size and data seed share batches.
         evaluate_every: steps between validations; 0 for none but the last.
         patience: how many validations without a better one stop it; None for no such stop.
         keep: which weights it ends with: the `last`, or those of its `best` validation.

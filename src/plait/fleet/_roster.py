@@ -21,7 +21,7 @@ from plait.fleet._signals import undisturbed
 from plait.fleet._trainee import State, Trainee
 from plait.fleet._trial import told
 from plait.fleet._warnings import warn
-from plait.tasks import Task
+from plait.tasks import Task, copied
 
 
 class Roster:
@@ -115,7 +115,7 @@ class Roster:
         trainee, state = self.trainee(name), self.state(name)
         if trainee.member.lora is not None:
             return adapted(trainee.member, trainee.network, trainee.task, state.parameters).eval()
-        network = copy.deepcopy(trainee.network).to("cpu")
+        network = copied(trainee.network).to("cpu")
         state.put_into(network)
         return network.eval()
 

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from plait.fleet._adapter import Adapter, describe, initial
 from plait.fleet._member import Member
+from plait.fleet._noise import seed_noise
 from plait.fleet._stream import rows
-from plait.tasks import Batch, Classes, Examples, Ragged, Task, check_labels, columns_of, table_of
+from plait.numerics import stream_key
+from plait.tasks import Batch, Classes, Examples, Ragged, Task, check_labels, columns_of, in_memory, table_of
 
 Tensors = dict[str, Tensor]
 
@@ -115,8 +117,25 @@ class Trainee:
 
     def batch(self, micro_batch: int) -> Batch:
         """The examples of a micro-batch of its next step."""
-        rows = self.rows(micro_batch)
+        return self.read(self.rows(micro_batch), micro_batch)
+
+    def read(self, rows: NDArray[np.int64], micro_batch: int) -> Batch:
+        """Some of its examples, for a micro-batch of its next step.
+
+        Those made on demand may draw (augmentation): what they draw depends on seed and step alone.
+        """
+        if self.draws:
+            seed_noise(self.data_key(micro_batch))
         return self.checked(self.examples.batch(rows), rows)  # type: ignore[arg-type]
+
+    @functools.cached_property
+    def draws(self) -> bool:
+        """Whether reading examples may draw random numbers: of those in memory it can't."""
+        return not in_memory(self.examples)
+
+    def data_key(self, micro_batch: int) -> int:
+        """The seed of what its examples draw, for a micro-batch of its next step."""
+        return stream_key(self.data_seed, "examples", f"{self.step} {micro_batch}")[0]
 
     def checked(self, batch: Batch, rows: NDArray[np.int64]) -> Batch:
         """A batch of its examples `rows`, none of whose labels is out of range."""

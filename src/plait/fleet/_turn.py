@@ -16,6 +16,7 @@ from plait.fleet._sequential import Sequential
 from plait.fleet._signals import undisturbed
 from plait.fleet._trainee import State, Trainee
 from plait.fleet._trial import told
+from plait.tasks import copied
 
 #: Members that are named where all of a group may be at fault.
 _NAMED = 8
@@ -125,6 +126,6 @@ def _alone(trainee: Trainee, state: State, place: Place) -> None:
     """A member's next step alone; neither its network nor its state is changed."""
     own = trainee if trainee.member.lora is not None else copy.copy(trainee)
     if own is not trainee:
-        own.network = copy.deepcopy(trainee.network)
+        own.network = copied(trainee.network)
     for error in Sequential([own], [state], place.device).step().errors.values():
         raise error

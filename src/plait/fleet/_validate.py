@@ -7,18 +7,22 @@ import math
 import torch
 from torch import nn
 
+from plait.fleet._noise import seed_noise
 from plait.fleet._trainee import Trainee
+from plait.numerics import stream_key
 from plait.tasks import Metric, Task, measure
 
 
-def validate(network: nn.Module, task: Task, *, where: str | None = None) -> float:
+def validate(network: nn.Module, task: Task, *, seed: int = 0, where: str | None = None) -> float:
     """The task's metric of a network on its validation split, NaN if an output is.
 
     Args:
         network: with the task's head; its modes stay as they were.
         task: with a split `validation`.
+        seed: of what its examples draw (augmentation), the same at each validation.
         where: for messages; the task if None.
     """
+    seed_noise(stream_key(seed, "examples", "validation")[0])
     added, _ = measure(network, task, "validation", where=where)
     return float(task.metric.summary(added.sum(0)))
 

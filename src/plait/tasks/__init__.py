@@ -2,6 +2,7 @@
 
 from plait.checkpoint import HEAD_FILE
 from plait.tasks._compare import Difference, compare, regressions
+from plait.tasks._copied import copied
 from plait.tasks._evaluate import Measured, evaluate, measure, tabulate
 from plait.tasks._examples import (
     Batch,
@@ -103,6 +104,7 @@ __all__ = [
     "check_packing",
     "columns_of",
     "compare",
+    "copied",
     "digest",
     "evaluate",
     "evaluate_lm",

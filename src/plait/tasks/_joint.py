@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from plait.tasks._copied import copied
 from plait.tasks._examples import Batch
 from plait.tasks._losses import TASK, Loss
 from plait.tasks._metrics import Floats, Metric
@@ -28,7 +28,7 @@ class Heads(nn.Module):
         super().__init__()
         self.names = tuple(task.name for task in tasks)
         self.each = nn.ModuleList(
-            [nn.Identity() if task.head is None else copy.deepcopy(task.head) for task in tasks]
+            [nn.Identity() if task.head is None else copied(task.head) for task in tasks]
         )
 
     def forward(self, features: Any) -> tuple[Any, ...]:

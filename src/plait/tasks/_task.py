@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from plait.errors import InputError, nearest, raise_all
+from plait.tasks._copied import copied
 from plait.tasks._examples import Batch, Data, Examples, as_examples
 from plait.tasks._labels import known_labels, label_problem
 from plait.tasks._leaks import leaks
@@ -87,8 +88,8 @@ class Task:
 
     def with_body(self, body: nn.Module, *, copy_body: bool = True) -> nn.Module:
         """The body with a copy of this task's head; the body alone if it has none."""
-        body = copy.deepcopy(body) if copy_body else body
-        return body if self.head is None else Headed(body, copy.deepcopy(self.head), self.meet, self.name)
+        body = copied(body) if copy_body else body
+        return body if self.head is None else Headed(body, copied(self.head), self.meet, self.name)
 
     def outputs(self, model: Callable[..., Any], batch: Batch) -> Any:
         """What a model with this task's head (or one that needs none) gives for a batch."""
