@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from networks import MLP, labelled
 from torch import Tensor, nn
 
 from plait.errors import InputError
-from plait.fleet import Fleet, Member
+from plait.fleet import Callback, Fleet, Member
+from plait.fleet._build import build
+from plait.fleet._sequential import Sequential
 from plait.fleet._stream import rows
 from plait.tasks import Task
 
@@ -173,3 +176,77 @@ def test_a_choice_of_backends_leaves_networks_as_they_were() -> None:
     loop = Fleet(MEMBERS, TASK, model=Counting, backend="sequential").fit()
     fleet.fit()
     assert [fleet[name].calls for name in fleet] == [loop[name].calls for name in loop] == [25] * 3
+
+
+class Grows(nn.Module):
+    """Its buffer grows, goes or comes as it is trained; its third call fails, if wanted."""
+
+    def __init__(self, how: str, fails: int = 0) -> None:
+        super().__init__()
+        self.last, self.how, self.fails, self.calls = nn.Linear(12, 3), how, fails, 0
+        self.register_buffer("mean", torch.zeros(1, 12))
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            own = x.mean(0, keepdim=True)
+            if self.how == "grows":
+                self.mean = torch.cat([self.mean, own])
+            elif self.how == "goes":
+                self.mean = None
+            elif self.how == "comes":
+                self.register_buffer("other", own)
+            elif self.how == "expands":
+                self.mean = x.mean().expand(1, 12)
+            self.calls += bool(self.fails)
+            if self.fails and self.calls == self.fails:
+                raise RuntimeError("for a moment")
+        return self.last(x if self.mean is None else x - self.mean.mean(0))
+
+
+class Stop(Callback):
+    def on_round(self, fleet: Fleet, validated: object) -> None:
+        if fleet.round == 5:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("how", ["grows", "comes", "expands"])
+@pytest.mark.parametrize("backend", ["sequential", "auto"])
+def test_buffers_that_come_or_change_shape_are_saved(how: str, backend: Any, tmp_path: Path) -> None:
+    def made(out: Path | None) -> Fleet:
+        own = [Member(name=f"m{i}", steps=9, seed=i, lr=0.1) for i in range(2)]
+        return Fleet(own, TASK, model=lambda: Grows(how), backend=backend, out=out, save_every=2)
+
+    whole = made(None).fit()
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path).fit(callbacks=[Stop()])
+    resumed = made(tmp_path).fit(resume=True)
+    stacks = any(choice.kind == "stacked" for choice in whole.choices.values())
+    assert how == "expands" or not stacks
+    for name in whole:
+        one, two = whole[name].state_dict(), resumed[name].state_dict()
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.parametrize("how", ["grows", "comes"])
+def test_a_stack_refuses_buffers_that_come_or_change_shape(how: str) -> None:
+    own = [Member(name=f"m{i}", steps=5) for i in range(2)]
+    with pytest.raises(InputError, match="its buffer `"):
+        Fleet(own, TASK, model=lambda: Grows(how), backend="stacked").fit()
+
+
+def test_a_lost_buffer_is_named() -> None:
+    own = [Member(name=f"m{i}", steps=5) for i in range(2)]
+    with pytest.raises(InputError, match="loses its buffer `mean`"):
+        Fleet(own, TASK, model=lambda: Grows("goes")).fit()
+
+
+@pytest.mark.parametrize("how", ["grows", "goes", "comes", "expands"])
+def test_what_a_failed_step_did_to_buffers_is_undone(how: str) -> None:
+    lone = build(Member(name="m", steps=5), TASK, lambda: Grows(how, fails=1))
+    loop = Sequential([lone], [lone.initial()], torch.device("cpu"))
+    assert "for a moment" in str(loop.step().errors["m"])
+    held = loop.state(0).buffers
+    assert list(held) == ["mean"]
+    assert torch.equal(held["mean"], torch.zeros(1, 12))

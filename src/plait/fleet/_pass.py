@@ -127,9 +127,12 @@ class Pass:
         """
         left = dict(self._left)
         self._left.clear()
-        if changed := sorted(left.keys() ^ buffers.keys()):
-            kind = type(self.network).__name__
+        kind, shapes = type(self.network).__name__, {name: held.shape for name, held in left.items()}
+        if changed := sorted(shapes.keys() ^ buffers.keys()):
             what = f"it makes or takes away its buffer `{changed[0]}` as it runs"
+            raise InputError(f"the network ({kind}) can't be stacked: {what}", hint=HINT)
+        if changed := sorted(name for name, shape in shapes.items() if shape != buffers[name].shape):
+            what = f"its buffer `{changed[0]}` changes its shape as it runs"
             raise InputError(f"the network ({kind}) can't be stacked: {what}", hint=HINT)
         return left
 

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from plait.errors import InputError
 from plait.fleet._adapter import adapted, trained
 from plait.fleet._backend import Steps
 from plait.fleet._dropout import dropout, step_key
 from plait.fleet._noise import seed_noise
 from plait.fleet._recompute import recomputing
 from plait.fleet._signals import hold, undisturbed
-from plait.fleet._trainee import State, Trainee
+from plait.fleet._trainee import State, Trainee, owner_of
 from plait.tasks import Batch
 
 
@@ -74,8 +75,8 @@ class _Lone:
         self._restore(state)
         #: Whether the network drops anything; not known before it has run.
         self.drops: bool | None = None
-        #: Buffers (running means) as they were before a step that has begun and is not taken.
-        self._before: dict[str, Tensor] | None = None
+        #: Buffers (running means), and their numbers before a step that has begun and is not taken.
+        self._before: dict[str, tuple[Tensor, Tensor]] | None = None
         #: The last step that was taken: its number and what it gave.
         self._taken: tuple[int, tuple[float, float, bool]] | None = None
 
@@ -84,7 +85,7 @@ class _Lone:
         if self._taken is not None and self._taken[0] == self.trainee.step:
             return self._taken[1]  # a fit was cut off before it could count it
         self._put_back()
-        self._before = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
+        self._before = {name: (buffer, buffer.clone()) for name, buffer in self.network.named_buffers()}
         try:
             return self._step()
         finally:
@@ -104,6 +105,7 @@ class _Lone:
             batch = {name: t.to(self.device) for name, t in self.trainee.batch(micro_batch).items()}
             with undisturbed():  # a mode of PyTorch's that is cut off in its beginning would stay
                 values, weights = self._losses(batch, micro_batch)
+            self._check_buffers()
             whole = values.sum()
             whole.backward()
             total, weight = total + whole.item(), weight + weights.sum().item()
@@ -117,13 +119,31 @@ class _Lone:
         return given
 
     def _put_back(self) -> None:
-        """Buffers as they were before a step that was not taken."""
-        if self._before is not None:
-            now = dict(self.network.named_buffers())
-            with torch.no_grad():
-                for name, held in self._before.items():
-                    now[name].copy_(held)
-            self._before = None
+        """Buffers as they were before a step that was not taken: the same tensors, with their numbers."""
+        if self._before is None:
+            return
+        for name in dict(self.network.named_buffers()).keys() - self._before.keys():
+            owner, key = owner_of(self.network, name)
+            del owner._buffers[key]
+        with torch.no_grad():
+            for name, (buffer, held) in self._before.items():
+                owner, key = owner_of(self.network, name)
+                # an expanded tensor has fewer numbers than places
+                owner._buffers[key] = held if 0 in buffer.stride() else buffer.copy_(held)
+        self._before = None
+
+    def _check_buffers(self) -> None:
+        """Nothing if the network has still the buffers that it had: who goes on from a save counts on them.
+
+        Raises:
+            InputError: it has lost one.
+        """
+        lost = (self._before or {}).keys() - dict(self.network.named_buffers()).keys()
+        if lost:
+            what = (
+                f"the network ({type(self.network).__name__}) loses its buffer `{min(lost)}` as it is trained"
+            )
+            raise InputError(what, hint="give it numbers that change nothing instead")
 
     def _losses(self, batch: Batch, micro_batch: int) -> tuple[Tensor, Tensor]:
         task, step = self.trainee.task, self.trainee.step

@@ -179,16 +179,19 @@ def _part(state: State, kind: str) -> dict[str, torch.Tensor]:
 
 
 def _difference(state: State, like: State) -> str | None:
-    """The first tensor of a state that another has not, or has otherwise; moments are like parameters."""
-    pairs = [(state.parameters, like.parameters), (state.buffers, like.buffers)]
-    for own, wanted in pairs:
+    """The first tensor of a state that another has not, or has otherwise; moments are like parameters.
+
+    Buffers may have come, or changed their shapes, as a network was trained.
+    """
+    for own, wanted in ((state.parameters, like.parameters), (state.buffers, like.buffers)):
         if lost := sorted(wanted.keys() - own.keys()):
             return f"it has no `{lost[0]}`"
-    for own, wanted in [*pairs, *((moment, like.parameters) for moment in state.moments)]:
+    for own in (state.parameters, *state.moments):
         for name, tensor in own.items():
-            if name not in wanted:
+            if name not in like.parameters:
                 return f"`{name}` is none of its tensors"
-            if (tensor.shape, tensor.dtype) != (wanted[name].shape, wanted[name].dtype):
+            wanted = like.parameters[name]
+            if (tensor.shape, tensor.dtype) != (wanted.shape, wanted.dtype):
                 return f"`{name}` is {tuple(tensor.shape)} in {tensor.dtype}"
     return None
 

@@ -42,12 +42,32 @@ class State:
     missed: dict[str, int] = field(default_factory=dict)
 
     def put_into(self, network: nn.Module) -> None:
-        """Give a network these weights and buffers."""
+        """Give a network these weights and buffers. As it is trained, buffers may come and change shape."""
+        held = dict(network.named_buffers())
         with torch.no_grad():
             for name, parameter in network.named_parameters():
                 parameter.copy_(self.parameters[name])
-            for name, buffer in network.named_buffers():
-                buffer.copy_(self.buffers[name])
+            for name in held.keys() - self.buffers.keys():  # those that came later
+                owner, key = owner_of(network, name)
+                del owner._buffers[key]
+            for name, buffer in self.buffers.items():
+                owner, key = owner_of(network, name)
+                if name in held and held[name].shape == buffer.shape and 0 not in held[name].stride():
+                    held[name].copy_(buffer)
+                elif name in held:
+                    owner._buffers[key] = buffer.to(held[name].device, copy=True)
+                else:
+                    owner.register_buffer(key, buffer.to(_device(network), copy=True))
+
+
+def owner_of(network: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """Whose buffer it is, and what it is called there."""
+    place, _, key = name.rpartition(".")
+    return network.get_submodule(place), key
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next((p.device for p in network.parameters()), torch.device("cpu"))
 
 
 @dataclass
