@@ -44,6 +44,8 @@ def main(arguments: list[str] | None = None) -> float:
     parser.add_argument("--tenants", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=30)
     given = parser.parse_args(arguments)
+    if given.tenants < 1 or given.epochs < 1:
+        parser.error("it takes one tenant and one epoch at least")
     frame = table(given.tenants, given.tenants * 200)
     train, test = frame.iloc[: len(frame) * 4 // 5], frame.iloc[len(frame) * 4 // 5 :]
 

@@ -118,13 +118,18 @@ def test_what_is_installed_is_found_where_the_folder_has_nothing(tmp_path: Path)
         ("called.inside:network", "there is no module `called.inside`"),
         ("called:netwrok", "called.py has no function `netwrok`\n  hint: did you mean `network`?"),
         ("called_broken:network", "No module named 'called_what'"),
+        ("called_wrong:network", "SyntaxError: '(' was never closed\n  hint: look at "),
+        (":network", "which is no `package.module:function`"),
+        ("..called:network", "which is no `package.module:function`"),
     ],
 )
 def test_what_is_not_found_is_told_of_its_line(tmp_path: Path, call: str, told: str) -> None:
-    path = write(tmp_path, call, called_broken="import called_what\n")
+    path = write(tmp_path, call, called_broken="import called_what\n", called_wrong="print(\n")
     with pytest.raises(InputError) as caught:
         load_suite(str(path)).base()
     assert str(caught.value).startswith(f"{path}:3: `call` names `{call}`")
     assert told in str(caught.value)
+    if "Syntax" in told:
+        assert str(caught.value).endswith(f"{tmp_path / 'called_wrong.py'}, line 1")
     if "no module" in told:
         assert f"it is looked for in {tmp_path}, then among installed packages" in str(caught.value)

@@ -129,8 +129,14 @@ def test_what_holds_no_examples_is_refused(data):
 
 
 def test_a_column_of_words_is_refused():
-    with pytest.raises(InputError, match="no column of numbers"):
+    with pytest.raises(InputError, match="column `input` is of <U1, which are no numbers"):
         as_examples({"input": np.array(["a", "b"])})
+
+
+@pytest.mark.parametrize("data", [{"input": [[1, 2], [3]]}, ([[1, 2], [3]], [0, 1])])
+def test_lists_of_unequal_length_are_told_of_ragged(data):
+    with pytest.raises(InputError, match=r"column `input` has rows of unequal length\n.*`Ragged`"):
+        as_examples(data)
 
 
 def test_an_item_that_names_nothing_is_refused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from typing import Any
 
 from plait.errors import InputError, nearest
 
+_NAME = r"[^\W\d]\w*"
+_CALL = re.compile(rf"{_NAME}(\.{_NAME})*:{_NAME}")
 #: Modules that Python or this one can't do without, whatever a folder has of their names.
 _STAYING = {"__main__", "importlib", "plait", *sys.builtin_module_names}
 
@@ -29,6 +32,9 @@ def find_function(call: str, folder: Path, where: str | None = None) -> Callable
         InputError: there is no such module or function, or a module of one name was imported from elsewhere
             before. What the module raises is raised as it is.
     """
+    if _CALL.fullmatch(call) is None:
+        what = f"`call` names `{call}`, which is no `package.module:function`"
+        raise InputError(what, where=where, hint="a module's name, a colon, and the name of a function in it")
     name, _, function = call.partition(":")
     with looked_for_in(folder, where):
         try:
@@ -39,8 +45,6 @@ def find_function(call: str, folder: Path, where: str | None = None) -> Callable
             what = f"`call` names `{call}`, and there is no module `{error.name}`"
             hint = f"it is looked for in {folder.resolve()}, then among installed packages"
             raise InputError(what, where=where, hint=hint) from error
-        except ValueError as error:
-            raise InputError(f"`call` names `{call}`, and {error}", where=where) from error
     found = getattr(module, function, None)
     if not callable(found):
         what = f"`call` names `{call}`, and {_place(module)} has no function `{function}`"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 import traceback
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from plait.errors import InputError, PlaitError
 from plait.tasks._call import find_function, looked_for_in
 
 _PLAIT = Path(__file__).parents[1]
+_PYTHON = Path(sysconfig.get_path("stdlib"))
 
 
 def called(call: str, folder: Path, where: str) -> nn.Module:
@@ -48,10 +50,13 @@ def _raised(what: str, error: BaseException, where: str) -> InputError:
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_library(frame.filename)]
     hint = f"raised in {own[-1].filename}, line {own[-1].lineno}" if own else None
+    if isinstance(error, SyntaxError) and error.filename:
+        said, hint = f"SyntaxError: {error.msg}", f"look at {error.filename}, line {error.lineno}"
     return InputError(f"{what} raised {said}", where=where, hint=hint)
 
 
 def _is_library(file: str) -> bool:
-    """Whether a file is plait's, an installed package's, or none, as of what `importlib` runs."""
+    """Whether a file is plait's, Python's, an installed package's, or none, as of what `importlib` runs."""
     path = Path(file)
-    return file.startswith("<") or "site-packages" in path.parts or path.is_relative_to(_PLAIT)
+    below = any(path.is_relative_to(place) for place in (_PLAIT, _PYTHON))
+    return file.startswith("<") or "site-packages" in path.parts or below

@@ -207,9 +207,9 @@ def as_examples(data: Data, *, names: Sequence[str] = ("input", "label")) -> Exa
     if isinstance(data, Columns | Ragged | Items):
         return data
     if isinstance(data, Mapping):
-        return Columns({str(name): _tensor(column) for name, column in data.items()})
+        return Columns({str(name): _tensor(column, f"`{name}`") for name, column in data.items()})
     if isinstance(data, tuple) and len(data) == len(names) and not hasattr(data, "_fields"):
-        return Columns({name: _tensor(column) for name, column in zip(names, data, strict=True)})
+        return Columns({n: _tensor(column, f"`{n}`") for n, column in zip(names, data, strict=True)})
     # A Hugging Face dataset has a method `batch` of its own, which is another.
     if isinstance(data, Examples) and not hasattr(data, "column_names"):
         return data
@@ -221,15 +221,19 @@ def as_examples(data: Data, *, names: Sequence[str] = ("input", "label")) -> Exa
     )
 
 
-def _tensor(column: Any) -> Tensor:
+def _tensor(column: Any, name: str) -> Tensor:
     """A tensor of a column; floating-point numbers in float32, as models have them."""
     if isinstance(column, Tensor):
         return column
-    array = np.asarray(column)
+    try:
+        array = np.asarray(column)
+    except ValueError as error:  # NumPy's "inhomogeneous shape"
+        hint = "`Ragged` holds sequences of lengths of their own"
+        raise InputError(f"column {name} has rows of unequal length", hint=hint) from error
     if array.dtype.kind == "f":
         array = array.astype(np.float32, copy=False)
     if array.dtype.kind not in "fiub":
-        raise InputError(f"a column of {array.dtype} is no column of numbers")
+        raise InputError(f"column {name} is of {array.dtype}, which are no numbers")
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
