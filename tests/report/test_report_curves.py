@@ -11,6 +11,7 @@ from plait.report._figures import figures
 from plait.report._palette import DARK, LIGHT, MEMBERS
 from plait.report._plotly import spec
 from plait.report._png import png
+from plait.report._shapes import Lines
 
 #: What linear light becomes to those who lack a kind of cone (Machado et al. 2009, severity 1).
 EYES = {
@@ -68,6 +69,13 @@ def drawn(curves):
     return figure
 
 
+def lines_of(figure):
+    """Of its only panel."""
+    assert isinstance(figure.shape, Lines)
+    (lines,) = figure.shape.panels.values()
+    return lines
+
+
 @pytest.mark.parametrize("palette", [LIGHT, DARK], ids=["light", "dark"])
 @pytest.mark.parametrize(("eye", "least"), [(eye, 0.15 if eye == "all cones" else 0.075) for eye in EYES])
 def test_colours_of_members_are_told_apart_by_all_eyes(palette, eye, least):
@@ -86,7 +94,7 @@ def test_lines_stand_out_from_the_page(palette):
 def test_as_many_lines_as_the_demo_draws_have_a_colour_each_and_a_way_is_dashed():
     names = [*TASKS, "joint"]
     figure = drawn([Curve(name, np.arange(3), np.ones(3)) for name in names])
-    ((*lines,),) = figure.shape.panels.values()
+    lines = lines_of(figure)
     assert len({line.colour for line in lines}) == 9
     assert [line.dash for line in lines] == ["solid"] * 8 + ["dash"]
     assert "Dashed: joint." in figure.notes
@@ -99,7 +107,7 @@ def test_no_two_of_many_lines_are_of_one_colour_and_dash(ways_first):
     ways = ["joint", "average: a", "average: b"]
     names = [*ways, *members] if ways_first else [*members, *ways]
     figure = drawn([Curve(name, np.arange(3), np.ones(3)) for name in names])
-    ((*lines,),) = figure.shape.panels.values()
+    lines = lines_of(figure)
     assert len({(line.colour, line.dash) for line in lines}) == len(lines) == 28
     assert not any("Dashed" in note for note in figure.notes)
     assert png(figure).startswith(b"\x89PNG")
@@ -107,5 +115,5 @@ def test_no_two_of_many_lines_are_of_one_colour_and_dash(ways_first):
 
 def test_where_only_ways_train_none_is_dashed():
     figure = drawn([Curve(name, np.arange(3), np.ones(3)) for name in ("joint", "average: a")])
-    ((*lines,),) = figure.shape.panels.values()
+    lines = lines_of(figure)
     assert [line.dash for line in lines] == ["solid", "solid"]

@@ -60,7 +60,7 @@ def test_the_page_tells_counts_and_shares_of_every_model_and_task(results, tmp_p
     text = page_of(results, tmp_path)
     tally, *blocks = re.findall(r"<table.*?</table>", text, re.DOTALL)[:9]
     for row in shown.rows:
-        line = re.search(rf'<tr><th scope="row">{row.model}</th>.*?</tr>', tally, re.DOTALL).group()
+        (line,) = re.findall(rf'<tr><th scope="row">{row.model}</th>.*?</tr>', tally, re.DOTALL)
         assert f">{row.right}/64<" in line
         assert f" {100 * row.share:.0f} %</td>" in line
     for block, table in zip(shown.blocks, blocks, strict=True):
