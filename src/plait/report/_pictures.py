@@ -107,7 +107,7 @@ class Sheet:
     @property
     def of_these(self) -> str:
         """What the first numbers count."""
-        return f"of these {self.count}"
+        return f"right of these {self.count}"
 
     @property
     def of_all(self) -> str:
