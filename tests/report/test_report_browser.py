@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import browser
 import pytest
-from sample_results import MODELS, sample, scores, wide
+from sample_results import MODELS, pictures, sample, scores, wide
 
 from plait.report import write_report
 
@@ -54,6 +54,50 @@ def test_as_much_as_the_demo_shows_scrolls_within_its_tables_and_never_the_page(
     assert across[0] == across[1] <= width
     wider = "[...document.querySelectorAll('.scroll')].some(e => e.scrollWidth > e.clientWidth)"
     assert page.evaluate(wider)
+
+
+#: How far to the right things may reach, and reach.
+REACH = "(es => Math.max(...[...es].map(e => e.getBoundingClientRect().right)))"
+
+
+@pytest.mark.parametrize("width", [360, 390])
+def test_on_a_phone_all_columns_of_pictures_are_seen(page, tmp_path, width):
+    page.look(width, 800)
+    page.open(write_report(sample(1, pictures=pictures(8)), tmp_path))
+    edge = page.evaluate("document.querySelector('#pictures figure').getBoundingClientRect().right")
+    for what in ("#pictures img", "#pictures td", "#pictures .share"):
+        assert page.evaluate(f"{REACH}(document.querySelectorAll('{what}'))") <= edge + 0.5, what
+    scrolls = "[...document.querySelectorAll('#pictures .scroll')].filter(e => e.scrollWidth > e.clientWidth)"
+    assert page.evaluate(f"{scrolls}.length") == 0
+    assert (
+        page.evaluate("document.querySelectorAll('#pictures td.right, #pictures td.wrong').length") == 5 * 64
+    )
+
+
+@pytest.mark.parametrize("names", [sample, wide])
+@pytest.mark.parametrize("dark", [False, True])
+def test_on_a_phone_heat_maps_are_seen_whole_with_their_colours(page, tmp_path, names, dark):
+    page.look(360, 800, dark)
+    page.open(write_report(names(), tmp_path))
+    ends = "(e => (r => [r.left, r.right, r.bottom])(e.getBoundingClientRect()))"
+    texts = ((".annotation-text", 64), (".xtick text", 8), (".ytick text", 8), (".cbaxis text", 3))
+    for name in ("normalised", "cosine"):
+        plot = f"document.querySelector('#plot-{name}')"
+        assert page.evaluate(f"{plot}.scrollWidth <= {plot}.clientWidth"), name
+        left, right, bottom = page.evaluate(f"{ends}({plot}.querySelector('svg'))")
+        for what, least in (*texts, (".cbfills rect", 1)):
+            found = page.evaluate(f"[...{plot}.querySelectorAll('{what}')].map({ends})")
+            assert len(found) >= least, (name, what)
+            assert min(box[0] for box in found) >= left - 0.5, (name, what)
+            assert max(box[1] for box in found) <= right + 0.5, (name, what)
+            assert max(box[2] for box in found) <= bottom + 0.5, (name, what)
+
+
+def test_what_scrolls_shows_that_there_is_more(page, tmp_path):
+    page.look(360, 800)
+    page.open(write_report(wide(), tmp_path))
+    hint = "getComputedStyle(document.querySelector('#averages .scroll')).backgroundAttachment"
+    assert page.evaluate(hint) == "local, scroll"
 
 
 def test_figures_follow_the_theme_and_the_width(page, report):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from plait.tasks import marked
 _POINTS = 400
 #: Steps that are drawn; more bars than that have no room for their names.
 _STEPS = 30
+#: Members of one colour, in order.
+_DASHES: tuple[Literal["solid", "dash", "dot", "dashdot"], ...] = ("solid", "dash", "dot", "dashdot")
 #: Models that a caption lists.
 _TOLD = 12
 
@@ -126,12 +129,14 @@ def _curves(results: Results) -> list[Figure]:
 
 def _curves_over(results: Results, counted: str, number: int) -> Figure:
     curves = [curve for curve in results.curves if curve.x == counted]
-    members = list(dict.fromkeys(curve.member for curve in curves))
+    members = sorted(dict.fromkeys(curve.member for curve in curves), key=lambda each: _of_way(results, each))
+    ways = [member for member in members if _of_way(results, member)]
+    mixed = 0 < len(ways) < len(members)
     panels: dict[str, list[Line]] = {}
     for curve in curves:
         place = members.index(curve.member)
         thin = np.unique(np.linspace(0, max(len(curve.step) - 1, 0), _POINTS).astype(int))[: len(curve.step)]
-        dash = ("solid", "dash", "dot")[place // MEMBERS % 3]
+        dash = _DASHES[(place // MEMBERS + (mixed and curve.member in ways)) % len(_DASHES)]
         x, y = np.asarray(curve.step)[thin], np.asarray(curve.value, dtype=np.float64)[thin]
         line = Line(results.label(curve.member), f"member{place % MEMBERS}", dash, x, y)
         panels.setdefault(curve.kind, []).append(line)
@@ -144,8 +149,16 @@ def _curves_over(results: Results, counted: str, number: int) -> Figure:
         kind: sorted({c.target for c in curves if c.kind == kind and c.target is not None}) for kind in panels
     }
     notes = ["Dotted lines across: the scores that were wanted."] if any(levels.values()) else []
+    if mixed and len(members) <= MEMBERS:
+        notes.append(f"Dashed: {', '.join(ways)}." if len(ways) <= _TOLD else "Dashed: ways that train.")
     shape = Lines(dict(panels), counted, levels)
     return Figure(name, title, seen, shape, [*notes, *noted(results)])
+
+
+def _of_way(results: Results, member: str) -> bool:
+    """Whether a curve is of a way that trains, not of an expert or the base."""
+    model = member.partition(": ")[0]
+    return model in results.models and results.kind(model) not in ("base", "experts")
 
 
 def _costs(results: Results) -> Figure | None:

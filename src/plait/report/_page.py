@@ -20,7 +20,6 @@ from plait.report._plotly import spec
 from plait.report._results import Results
 from plait.report._shapes import Figure
 from plait.report._table import Number, Table
-from plait.tasks import NOTE
 
 #: Anchor, heading, figures, tables shown, tables folded away.
 _ORDER = (
@@ -67,7 +66,6 @@ def page(
         sections=_sections(tables, figures),
         sheet=sheet(results),
         cited=cited,
-        note=NOTE,
         image=data_url,
         is_number=lambda cell: isinstance(cell, Number),
         download=_download,

@@ -22,14 +22,6 @@ LIGHT = {
     "on-right": "#ffffff",
     "wrong": "#f9d3b4",
     "on-wrong": "#4a2000",
-    "member0": "#0072b2",
-    "member1": "#d55e00",
-    "member2": "#007a59",
-    "member3": "#a8527f",
-    "member4": "#b57d00",
-    "member5": "#2f93cc",
-    "member6": "#1c2126",
-    "member7": "#7b858f",
 }
 DARK = LIGHT | {
     "text": "#e8ecf0",
@@ -44,20 +36,40 @@ DARK = LIGHT | {
     "federated": "#e6b422",
     "student": "#b5dcf5",
     "experts": "#e8ecf0",
-    "member0": "#56b4e9",
-    "member1": "#f08a3c",
-    "member2": "#2fc79a",
-    "member3": "#de8fbb",
-    "member4": "#e6b422",
-    "member5": "#8fcbf0",
-    "member6": "#e8ecf0",
-    "member7": "#97a2ad",
 }
+#: Lines of many members. Of ten colours that stand out from the page, those were sought whose closest two are
+#: farthest apart in OKLab, to eyes of every colour vision (Machado, Oliveira & Fernandes 2009).
+MEMBERS = 10
+_ON_LIGHT = (
+    "#5792fc",
+    "#b63259",
+    "#6c8f00",
+    "#8b1bfa",
+    "#06788f",
+    "#b58b7d",
+    "#fe29c9",
+    "#385207",
+    "#2224c0",
+    "#603072",
+)
+_ON_DARK = (
+    "#1cc7f6",
+    "#f5929a",
+    "#89b902",
+    "#af38ff",
+    "#67ffa9",
+    "#b17015",
+    "#fb0390",
+    "#ffdc0a",
+    "#867fc9",
+    "#dce5ff",
+)
+LIGHT |= {f"member{i}": colour for i, colour in enumerate(_ON_LIGHT)}
+DARK |= {f"member{i}": colour for i, colour in enumerate(_ON_DARK)}
 #: From little to much: lighter to darker, so that it reads in grey too.
 RISING = ("#f3f7fa", "#c6dbea", "#83b4d3", "#3d86b4", "#10588a", "#063a60")
 #: From −1 through 0 to 1.
 SIGNED = ("#b34a00", "#eda56a", "#f7f7f5", "#7db3d6", "#045a8d")
-MEMBERS = 8
 
 
 def kind(name: str) -> str:

@@ -20,7 +20,7 @@ _SHOWN = 34
 def spec(shape: Shape) -> Spec:
     """Traces, layout, height in pixels and the least width; a narrower page scrolls."""
     if isinstance(shape, Heat):
-        return {**_heat(shape), "least": 150 + 28 * len(shape.x)}
+        return {**_heat(shape), "least": 90 + 24 * len(shape.x)}
     if isinstance(shape, Dots):
         return {**_dots(shape), "least": 0}
     return {**(_bars(shape) if isinstance(shape, Bars) else _lines(shape)), "least": 0}

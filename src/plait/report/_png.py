@@ -163,7 +163,7 @@ def _bars(canvas: Any, shape: Bars) -> None:
 def _lines(canvas: Any, shape: Lines) -> None:
     canvas.set_size_inches(7.2, 1.0 + 2.3 * len(shape.panels))
     panels = np.atleast_1d(canvas.subplots(len(shape.panels), 1, sharex=True))
-    styles = {"solid": "-", "dash": "--", "dot": ":"}
+    styles = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
     for axes, (unit, lines) in zip(panels, shape.panels.items(), strict=True):
         for level in shape.levels.get(unit, ()):
             axes.axhline(level, color=LIGHT["muted"], linewidth=1, linestyle=":", zorder=1)

@@ -166,7 +166,8 @@ class Results:
         reached: when models were as good as was wanted, where time is simulated.
         similarity: of task vectors.
         costs: of each step, in order.
-        pictures: examples to look at, of the split that is scored.
+        pictures: examples to look at, of the split that is scored, and what the first seed's models say.
+        drawn: how the pictures were drawn, in words that go on after `64 test pictures`.
         missing: task → why it is not here.
         notes: further sentences that a reader must know.
         expected: pairs of models, of which the first was expected to be better.
@@ -192,6 +193,7 @@ class Results:
     similarity: Similarity | None = None
     costs: Sequence[Cost] = ()
     pictures: Sequence[Picture] = ()
+    drawn: str = ""
     missing: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     expected: Sequence[tuple[str, str]] = ()

@@ -112,7 +112,7 @@ class Line:
 
     name: str
     colour: str
-    dash: Literal["solid", "dash", "dot"]
+    dash: Literal["solid", "dash", "dot", "dashdot"]
     x: NDArray[Any]
     y: NDArray[Any]
 

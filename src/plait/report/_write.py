@@ -14,10 +14,10 @@ from pathlib import Path
 from plait.errors import InputError
 from plait.report._figures import figures
 from plait.report._page import page
-from plait.report._pictures import picture_sheet
 from plait.report._png import png
 from plait.report._references import references
 from plait.report._results import Results
+from plait.report._sheet_png import sheet_png
 from plait.report._tables import tables
 
 PAGE = "report.html"
@@ -72,7 +72,7 @@ def _files(results: Results) -> dict[str, bytes]:
     """Path below the folder → what it holds."""
     shown, drawn, cited = tables(results), figures(results), references(results)
     files = {f"figures/{figure.name}.png": png(figure) for figure in drawn}
-    sheet = picture_sheet(results)
+    sheet = sheet_png(results)
     if sheet is not None:
         files["figures/pictures.png"] = sheet
     for table in shown:

@@ -4,6 +4,7 @@
   const plots = [...document.querySelectorAll(".plot")];
   const root = document.documentElement;
   const PAPER = 640; // pixels across a sheet of A4 or letter paper, margins left out
+  const BELOW = { orientation: "h", x: 0.5, xanchor: "center", y: 0, yanchor: "top", len: 1, };
   const role = (name) => getComputedStyle(root).getPropertyValue(name).trim();
 
   // Colours are written as roles; the theme says what they are.
@@ -26,6 +27,18 @@
     return lines.join("<br>");
   }
 
+  // A heat map on a phone: names stand upright or in several lines, so that the width is left to the cells.
+  function slim(made) {
+    const names = made.yaxis.ticktext.map((each) => wrapped(each, 14));
+    const lines = Math.max(...names.map((each) => each.split("<br>").length));
+    const longest = Math.max(...made.xaxis.ticktext.map((each) => each.length));
+    made.yaxis = { ...made.yaxis, ticktext: names, tickfont: { size: 10 }, ticks: "" };
+    made.xaxis = { ...made.xaxis, tickangle: -90, ticks: "" };
+    made.annotations = made.annotations.map((each) => ({ ...each, font: { ...each.font, size: 9 } }));
+    made.margin = { ...made.margin, l: 2, r: 4 };
+    made.height = 90 + 7 * longest + Math.max(30, 13 * lines) * names.length;
+  }
+
   function layout(spec, width) {
     const narrow = width < 560;
     const made = coloured(spec.layout);
@@ -33,16 +46,15 @@
     made.paper_bgcolor = made.plot_bgcolor = "rgba(0,0,0,0)";
     made.margin = { l: 10, r: 10, t: 24, b: 40, ...made.margin };
     made.legend = { orientation: "h", x: 0, xanchor: "left", y: 1, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)" };
-    if (spec.heat && narrow) made.margin.r = 34;
     made.hoverlabel = { bgcolor: role("--page"), bordercolor: role("--muted"), font: { color: role("--text") } };
     made.dragmode = false;
     made.hovermode = "closest";
     if (narrow && made.xaxis.title && made.xaxis.automargin) made.xaxis.title = { ...made.xaxis.title, text: wrapped(made.xaxis.title.text, 20) };
     for (const key of Object.keys(made).filter((each) => /^[xy]axis/.test(each)))
       made[key] = { gridcolor: role("--line"), linecolor: role("--line"), fixedrange: true, ...made[key] };
-    if (spec.heat && narrow) made.annotations = made.annotations.map((each) => ({ ...each, font: { ...each.font, size: 9 } }));
     made.width = width;
     made.height = spec.height;
+    if (spec.heat && narrow) slim(made);
     return made;
   }
 
@@ -50,7 +62,7 @@
     const spec = specs[plot.dataset.figure];
     const data = coloured(spec.data);
     const width = root.classList.contains("printing") ? PAPER : Math.max(plot.clientWidth || 600, spec.least);
-    if (spec.heat && width < 560) data[0].showscale = false;
+    if (spec.heat && width < 560) data[0].colorbar = { ...data[0].colorbar, ...BELOW, title: { ...data[0].colorbar.title, side: "top" } };
     const options = { displaylogo: false, displayModeBar: false, responsive: false };
     return Plotly.react(plot, data, layout(spec, width), options).then(() => { plot.dataset.drawn = "yes"; });
   }

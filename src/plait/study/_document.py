@@ -93,5 +93,5 @@ class StudyDocument(Keys):
     bootstrap: int = Field(default=1000, ge=0)
     reference: str | None = None
     expect: list[str] = Field(default_factory=list)
-    pictures: int = Field(default=1, ge=0)
+    pictures: int = Field(default=8, ge=0)
     about: str = ""

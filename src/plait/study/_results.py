@@ -46,6 +46,7 @@ def results(study: Study, out: Path, done: Mapping[str, Done]) -> Results:
         similarity=_similarity(places[SIMILARITY]) if len(study.suite.tasks) > 1 else None,
         costs=[Cost(each.name, each.seconds, each.peak_mb, each.cached) for each in done.values()],
         pictures=_pictures(study, places),
+        drawn="spread evenly over each task's examples",
         missing=dict(study.suite.missing),
     )
 
