@@ -114,7 +114,7 @@ DAMAGED = {
     "a list": lambda kept: [],
     "a number": lambda kept: 3,
     "no choices": lambda kept: dict.fromkeys(kept, "stacked"),
-    "lists": lambda kept: dict.fromkeys(kept, ["stacked", 3, {}]),
+    "lists": lambda kept: {name: ["stacked", 3, {}] for name in kept},
     "no size": lambda kept: {name: {"kind": "stacked", "seconds": {}} for name in kept},
     "nobody in a group": lambda kept: with_("size", 0, kept),
     "less than nobody": lambda kept: with_("size", -5, kept),
