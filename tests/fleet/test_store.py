@@ -66,6 +66,7 @@ def test_facts_that_are_of_no_fleet(saved: Path, text: str) -> None:
         (("groups",), [{"kind": "stacked", "members": ["z"]}], "it has no member `z`"),
         (("groups",), [{"kind": "stack", "members": []}], "`groups.0.kind`"),
         (("choices",), {"a": 5}, "`choices.a`"),
+        (("choices",), {"a": {"kind": "stacked", "size": -5, "seconds": {}}}, "`choices.a.size`"),
         (("callbacks",), [5], "`callbacks.0`"),
         (("never",), {"b": "x"}, "`never.b`"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import array
 import functools
+import io
 import itertools
 import json
 import logging
@@ -13,6 +14,7 @@ import re
 import sys
 import threading
 import types
+from abc import ABCMeta
 from collections import ChainMap, Counter, OrderedDict, UserDict, defaultdict, deque, namedtuple
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
@@ -22,9 +24,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+from weakref import WeakSet
 
 import numpy as np
 import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from plait.study._code import code_of
 
@@ -115,6 +119,15 @@ class Kind(Enum):
     B = 2.0
 
 
+class Scaled(torch.nn.Module):
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.scale
+
+
 Pair = namedtuple("Pair", "first scale")
 
 
@@ -128,6 +141,49 @@ def cycle(scale: float) -> Any:
 def with_attribute(value: Any, scale: float) -> Any:
     value.scale = scale
     return value
+
+
+def dispatching(scale: float) -> Any:
+    found = functools.singledispatch(lambda _: 1.0)
+    found.register(int, lambda _: scale)
+    return found
+
+
+def dispatching_method(scale: float) -> Any:
+    method = functools.singledispatchmethod(lambda self, x: x)
+    method.register(int, lambda self, x: x * scale)
+    return type("Dispatching", (), {"method": method})
+
+
+def loaded(scale: float) -> Any:
+    """Scripted, and without any Python code."""
+    written = io.BytesIO()
+    torch.jit.save(torch.jit.script(Scaled(scale)), written)
+    written.seek(0)
+    return torch.jit.load(written)
+
+
+def double(x: torch.Tensor) -> torch.Tensor:
+    return x * 2
+
+
+def triple(x: torch.Tensor) -> torch.Tensor:
+    return x * 3
+
+
+def scripted(scale: float) -> Any:
+    return torch.jit.script(double if scale == 2 else triple)
+
+
+def graph_of(scripted: Any) -> Any:
+    """Without the code that it was made of."""
+    del scripted._torchdynamo_inline
+    return scripted
+
+
+def traced(scale: float) -> Any:
+    """With a tensor that its graph doesn't show."""
+    return graph_of(torch.jit.trace(lambda x: x + scale * torch.ones(99), torch.ones(99)))
 
 
 def in_a_set(scale: float) -> Any:
@@ -168,6 +224,8 @@ def chain(scale: float) -> Any:
     return found
 
 
+#: For weak sets, which keep nothing.
+KEPT = [Scaled(float(number)) for number in range(9)]
 #: Name → what makes a value that holds a number.
 KINDS: dict[str, Any] = {
     "slots": Slotted,
@@ -229,6 +287,27 @@ KINDS: dict[str, Any] = {
     "what has no end": Endless,
     "a cycle": cycle,
     "a long chain": chain,
+    "a weak set": lambda s: WeakSet([Slotted, Pair, Kind, Level, Whole if s == 1 else Named]),
+    "a weak set of instances": lambda s: WeakSet(KEPT[int(s):]),
+    "an attribute of a function": lambda s: with_attribute(lambda: 1, s),
+    "an attribute of a method's function": lambda s: types.MethodType(with_attribute(lambda _: 1, s), 1),
+    "an attribute of a wrapped function": lambda s: functools.wraps(with_attribute(lambda: 1, s))(lambda: 1),
+    "a function that dispatches": dispatching,
+    "a method that dispatches": dispatching_method,
+    "a metaclass": lambda s: type("Meta", (type,), {"scale": s})("Made", (), {}),
+    "a metaclass of another package": lambda s: (type if s == 1 else ABCMeta)("Made", (), {}),
+    "a base": lambda s: type("Made", (torch.nn.Tanh if s == 1 else torch.nn.ReLU,), {}),
+    "a closure of another package": lambda s: get_ema_multi_avg_fn(s / 10),
+    "a scripted function": scripted,
+    "a scripted function's graph": lambda s: graph_of(scripted(s)),
+    "a traced function": lambda s: graph_of(torch.jit.trace(lambda x: x * s, torch.ones(2))),
+    "a traced tensor": traced,
+    "a scripted module": lambda s: torch.jit.script(Scaled(s)),
+    "a loaded module": loaded,
+    "a compiled function": lambda s: torch.compile(lambda x: x * s),
+    "a compiled module": lambda s: torch.compile(Scaled(s)),
+    "a wrapped compiled function": lambda s: functools.wraps(torch.compile(double))(lambda x: x * s),
+    "a function not to be compiled": lambda s: torch.compiler.disable(lambda x: x * s),
     "a size": lambda s: torch.Size([int(s)]),
     "a distribution": lambda s: torch.distributions.Normal(0.0, s),
     "a layout": lambda s: torch.strided if s == 1 else torch.sparse_coo,
@@ -242,7 +321,6 @@ OF_PROCESS: dict[str, Any] = {
     "a file": lambda: sys.stdout,
     "a generator": lambda: (n for n in range(3)),
     "an object": object,
-    "a weak set": lambda: __import__("weakref").WeakSet([Slotted]),
 }
 
 

@@ -71,7 +71,7 @@ def test_a_way_that_could_not_be_gone_is_remembered_as_such(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PLAIT_CACHE", str(tmp_path / "cache"))
-    one, two = Chosen(it=0), Chosen(it=0)
+    one, two = Chosen(it=0, other=0, third=0), Chosen(it=0, other=0, third=0)
     one.choices = {"it": Choice("sequential", 3, {"stacked × 3": math.inf, "sequential × 3": 0.5})}
     two.choices = {}
     remember(cast("Fleet", one), tmp_path)
@@ -108,6 +108,63 @@ def test_a_cache_that_is_no_json_or_can_not_be_written_costs_only_time(
     monkeypatch.setenv("PLAIT_CACHE", str(tmp_path / "file"))
     experts(tmp_path / "three")
     assert not ways
+
+
+DAMAGED = {
+    "a list": lambda kept: [],
+    "a number": lambda kept: 3,
+    "no choices": lambda kept: dict.fromkeys(kept, "stacked"),
+    "lists": lambda kept: {name: ["stacked", 3, {}] for name in kept},
+    "no size": lambda kept: {name: {"kind": "stacked", "seconds": {}} for name in kept},
+    "nobody in a group": lambda kept: with_("size", 0, kept),
+    "less than nobody": lambda kept: with_("size", -5, kept),
+    "more than there are": lambda kept: with_("size", 4, kept),
+    "as many as no machine has": lambda kept: with_("size", 10**30, kept),
+    "half a member": lambda kept: with_("size", 1.5, kept),
+    "a truth": lambda kept: with_("size", True, kept),
+    "another way": lambda kept: with_("kind", "quickly", kept),
+    "a way of adapters": lambda kept: with_("kind", "adapters", kept),
+    "a list of seconds": lambda kept: with_("seconds", [1.0], kept),
+    "words for seconds": lambda kept: with_("seconds", {"stacked × 3": "long"}, kept),
+    "lists for seconds": lambda kept: with_("seconds", {"stacked × 3": []}, kept),
+    "too deep": lambda kept: None,
+}
+
+
+def with_(key: str, value: object, kept: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
+    return {name: choice | {key: value} for name, choice in kept.items()}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_cache_that_tells_of_no_choice_for_these_members_is_as_if_there_were_none(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLAIT_CACHE", str(tmp_path / "cache"))
+    fleet = Chosen(it=0, other=0, third=0)
+    fleet.choices = {"it": Choice("stacked", 3, {"stacked × 3": 0.5})}
+    remember(cast("Fleet", fleet), tmp_path)
+    (file,) = (tmp_path / "cache" / "choices").iterdir()
+    kept = json.loads(file.read_text())
+    text = "[" * 100_000 if damage == "too deep" else json.dumps(DAMAGED[damage](kept))
+    file.write_text(text)
+    fleet.choices = {}
+    recall(cast("Fleet", fleet), tmp_path)
+    assert fleet.choices == {}
+    file.write_text(json.dumps(kept))
+    recall(cast("Fleet", fleet), tmp_path)
+    assert fleet.choices == {"it": Choice("stacked", 3, {"stacked × 3": 0.5})}
+
+
+def test_a_study_with_a_cache_of_groups_of_less_than_nobody_comes_to_an_end(
+    tmp_path: Path, ways: list[str]
+) -> None:
+    experts(tmp_path / "one")
+    (file,) = (tmp_path / "cache" / "choices").iterdir()
+    file.write_text(json.dumps(with_("size", -5, json.loads(file.read_text()))))
+    experts(tmp_path / "two")
+    assert len(ways) == 1
+    assert backend(tmp_path / "two") == "sequential"
+    assert {choice["size"] for choice in json.loads(file.read_text()).values()} == {3}
 
 
 def test_methods_that_draw_draw_the_same_in_any_folder(tmp_path: Path) -> None:

@@ -8,6 +8,9 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from plait.errors import InputError
 from plait.fleet._architecture import check
@@ -40,7 +43,7 @@ class Choice:
     """A backend, how many members a group has at most, and the seconds that a step of all took each way."""
 
     kind: str
-    size: int
+    size: Annotated[int, Field(ge=1)]
     seconds: dict[str, float]
 
 

@@ -109,7 +109,11 @@ def _averages(results: Results) -> Table:
         if len(seeds) > 1:
             line.append(Number(float(np.std([100 * of[model].value for of in seeds], ddof=1)), digits=2))
         worst = int(np.argmin(values[m]))
-        line += [Number(100 * float(values[m, worst]), digits=1), results.label(results.tasks[worst])]
+        by_definition = model == results.experts  # 100 % on every task
+        line += [
+            "–" if by_definition else Number(100 * float(values[m, worst]), digits=1),
+            "–" if by_definition else results.label(results.tasks[worst]),
+        ]
         line += [Number(of[model].value, None, of[model].low, of[model].high) for of in plain.values()]
         lines.append(line)
     notes = [

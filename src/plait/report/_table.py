@@ -27,6 +27,18 @@ _LATEX = {
     "≥": r"$\geq$",
     "∞": r"$\infty$",
     "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$",
+    "→": r"$\to$",
+    "≤": r"$\leq$",
+    "≈": r"$\approx$",
+    "·": r"$\cdot$",
+    "√": r"$\surd$",
+    "’": "'",
+    "‘": "`",
+    "“": "``",
+    "”": "''",
+    **{power: f"$^{{{digit}}}$" for digit, power in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
+    "⁻": "$^{-}$",
     "\n": " ",
 }
 _MARKDOWN = {**{c: f"\\{c}" for c in "\\|*_`[]"}, "<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " "}

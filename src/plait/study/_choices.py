@@ -11,6 +11,7 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from blake3 import blake3
@@ -23,15 +24,29 @@ from plait.study._whole import as_number, write_json
 
 def recall(fleet: Fleet, folder: Path) -> None:
     """Give a fleet what was chosen when the same training ran last, with this PyTorch and as many threads."""
-    with contextlib.suppress(OSError, ValueError, TypeError):  # it is measured then
+    with contextlib.suppress(OSError, ValueError, RecursionError):  # it is measured then
         kept = json.loads(_file(folder).read_text(encoding="utf-8"))
-        found = {name: _choice(**told) for name, told in kept.items()}
+        if not isinstance(kept, dict):
+            raise ValueError("it maps no members")
+        found = {name: _choice(told, len(fleet)) for name, told in kept.items()}
         fleet.choices |= {name: choice for name, choice in found.items() if name in fleet}
 
 
-def _choice(kind: str, size: int, seconds: dict[str, float | str | None]) -> Choice:
-    """A choice as `remember` told it; a way that can't be gone takes for ever."""
-    return Choice(kind, size, {way: as_number(told) for way, told in seconds.items()})
+def _choice(told: Any, members: int) -> Choice:
+    """A choice as `remember` told it; a way that can't be gone takes for ever.
+
+    Raises:
+        ValueError: it is none for so many members: the file is damaged, or another program's.
+    """
+    match told:
+        case {"kind": "sequential" | "stacked" as kind, "size": int(size), "seconds": dict(seconds)}:
+            if not 1 <= size <= members or isinstance(size, bool):
+                raise ValueError(f"groups of {size} of {members} members")
+            if not all(isinstance(each, float | int | str | None) for each in seconds.values()):
+                raise ValueError("its seconds are no numbers")
+            return Choice(kind, size, {way: as_number(each) for way, each in seconds.items()})
+        case _:
+            raise ValueError("it is no choice")
 
 
 def remember(fleet: Fleet, folder: Path) -> None:

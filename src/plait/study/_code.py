@@ -17,7 +17,7 @@ from torch import Tensor
 
 from plait.fleet._identity import identity
 from plait.study._held import PICKLED, held_by
-from plait.study._named import functions_of, known, named, unwrapped
+from plait.study._named import around, functions_of, known, made_of, named, unwrapped
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 _PARTIAL = (functools.partial, functools.partialmethod)
@@ -31,9 +31,10 @@ def code_of(parts: Iterable[Any], within: tuple[int, ...] = ()) -> dict[str, str
     """Name → code or value, of classes, functions and what they hold, and of all that is reached from there.
 
     From a function: what stands under the names in its code, among globals, in modules and in what closures
-    hold, and its defaults. From a class: its bases, its functions, its attributes. From an instance: its
-    class, attributes, slots, and what it would be pickled by. Plain values, tensors and arrays are told as
-    they are; of a package that is known, no more than names.
+    hold, its defaults, and its attributes. From a class: its bases, its metaclass, its functions, its
+    attributes. From an instance: its class, attributes, slots, and what it would be pickled by. Plain values,
+    tensors and arrays are told as they are; of a package that is known, no more than names, and what its
+    functions are made around.
 
     Args:
         parts: where to begin.
@@ -79,12 +80,17 @@ def _told(value: Any, within: tuple[int, ...]) -> str | None:
     if type(value) in (list, tuple) and all(type(each) in _PLAIN for each in value):
         return _short(identity(value))
     if isinstance(value, type | FunctionType):
-        return _name(value) if known(value) else None
+        return _name(value) if known(value) and not _made_around(value) else None
     if isinstance(value, BuiltinFunctionType):
         return None if _bound(value) else _name(value)
     if isinstance(value, ModuleType):
         return value.__name__
     return "…" if id(value) in within else None
+
+
+def _made_around(value: type | FunctionType) -> bool:
+    """Whether a known package's function may hold what is a user's."""
+    return isinstance(value, FunctionType) and (made_of(value) is not None or bool(around(value)))
 
 
 def _bound(function: BuiltinFunctionType) -> bool:
@@ -116,7 +122,9 @@ def _name(value: Any) -> str:
 def _inside(value: Any, label: str, within: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
     """What is reached from a part at one remove, and under what name."""
     if isinstance(value, type):
-        yield from (("", base) for base in value.__bases__)
+        yield from ((f"{label}: base {n}", base) for n, base in enumerate(value.__bases__))
+        if type(value) is not type:
+            yield f"{label}: metaclass", type(value)
         for name, held in vars(value).items():
             functions = functions_of(held)
             yield from ((f"{label}.{name}", function) for function in functions)
@@ -158,6 +166,8 @@ def _told_whole(value: Any, within: tuple[int, ...]) -> str:
 
 def _source(part: type | FunctionType) -> str:
     """Code as it was written or, where that is not known, as it was compiled."""
+    if known(part) or (isinstance(part, FunctionType) and made_of(part) is not None):
+        return _name(part)
     try:
         return inspect.getsource(part if isinstance(part, type) else part.__code__)
     except (OSError, TypeError):

@@ -7,12 +7,15 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from plait.checkpoint import content_hash, open_model
 from plait.fleet._identity import identity
 from plait.study._code import code_of
 from plait.study._held import OF_FILES
+from plait.study._named import made_of
+from plait.study._scripted import outermost
 from plait.tasks import Columns, Examples, Items, Subset, Task, digest, in_memory, table_of
 
 #: What every module has, besides what makes it this one.
@@ -37,7 +40,7 @@ def of_network(network: nn.Module) -> dict[str, Any]:
     return {
         "weights": of_weights(network),
         "structure": re.sub(r" at 0x[0-9a-f]+", "", repr(network)),
-        "code": code_of([*map(type, modules), *_hooks(modules), *others]),
+        "code": code_of([*map(type, modules), *_hooks(modules), *others, *outermost(network)]),
         "attributes": {name: own for name, own in plain.items() if own},
     }
 
@@ -56,6 +59,8 @@ def _hooks(modules: Iterable[nn.Module]) -> list[Any]:
 
 def _held(module: nn.Module) -> Iterator[tuple[str, Any]]:
     """What a module holds besides weights, buffers and modules: an epsilon, a function, a configuration."""
+    if isinstance(module, torch.jit.ScriptModule) or made_of(module) is not None:
+        return  # told whole, or a wrapper of one of its modules
     for name, value in sorted(vars(module).items()):
         if name not in _EVERY and name not in OF_FILES and not isinstance(value, nn.Module):
             yield name, value

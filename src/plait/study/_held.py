@@ -6,12 +6,14 @@ import copyreg
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from torch import nn
 
 from plait.fleet._slots import slots_of
-from plait.study._named import known
+from plait.study._named import known, made_of
+from plait.study._scripted import SCRIPTED, scripted
 
 #: Parts of a configuration that say where it was read, and by which version.
 OF_FILES = ("_name_or_path", "name_or_path", "transformers_version", "_commit_hash")
@@ -27,6 +29,12 @@ def held_by(value: Any) -> Iterator[tuple[str, Any]]:
     Instances of classes of known packages are told by what they would be pickled by, since their attributes
     may be of this process alone (a logger's handlers, a hash); others by their attributes and slots as well.
     """
+    if isinstance(value, SCRIPTED):
+        yield from scripted(value)
+        return
+    if isinstance(value, nn.Module) and made_of(value) is not None:
+        yield "made of", made_of(value)
+        return
     told = getattr(value, "to_dict", None)
     if known(type(value)) and not isinstance(value, nn.Module) and callable(told):
         yield "settings", without_files(told())
@@ -36,7 +44,7 @@ def held_by(value: Any) -> Iterator[tuple[str, Any]]:
         yield from slots_of(value)
     if isinstance(value, np.ndarray | np.generic) and (value.dtype.hasobject or value.dtype.fields):
         yield from [("dtype", str(value.dtype)), ("shape", value.shape), ("elements", value.tolist())]
-    elif not isinstance(value, nn.Module | set | frozenset):
+    elif not isinstance(value, nn.Module | set | frozenset | WeakSet):
         yield from ((PICKLED + name, held) for name, held in _pickled(value))
 
 
