@@ -39,6 +39,7 @@ class Records:
             self._log = JsonLines(path, saved)
             fleet.history = self._log.records()
             self._logged = len(fleet.history)
+            fleet._logged = self._logged, saved
             return
         self._logged, size = fleet._logged
         if not path.exists() or path.stat().st_size < size:  # the user has taken it away
