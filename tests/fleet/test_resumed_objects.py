@@ -19,6 +19,7 @@ from test_going_on import BACKENDS, alarms, assert_same
 
 from plait.errors import InputError
 from plait.fleet import After, Callback, Fleet, Member, SuccessiveHalving, _store
+from plait.fleet._log import JsonLines
 
 LATE = Member(name="late", start=After("a"), steps=5, lr=0.1, batch_size=8)
 NEW = Member(name="new", steps=5, lr=0.2, seed=4, batch_size=8, evaluate_every=2)
@@ -121,6 +122,27 @@ def test_any_signal_and_any_object_that_goes_on_end_the_same(tmp_path: Path) -> 
             assert_same(fleet, whole)
             assert_logged(fleet)
     assert cuts > 3
+
+
+def test_ctrl_c_as_a_record_is_written_writes_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, written = JsonLines.write, 0
+
+    def pressed(self: JsonLines, record: Mapping[str, Any]) -> None:
+        nonlocal written
+        real(self, record)
+        written += 1
+        if written == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(100):  # a handler that waits for nothing would be called here
+                time.sleep(0)
+
+    monkeypatch.setattr(JsonLines, "write", pressed)
+    fleet = fleet_of(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        fleet.fit()
+    assert_logged(fleet.fit(resume=True))
 
 
 # ---- callbacks
