@@ -93,7 +93,7 @@ def test_who_never_started_has_not_after_a_resume(tmp_path: Path) -> None:
     partly = Fleet(without, task(MLP), model=double, out=tmp_path / "partly")
     assert partly.fit(resume=True).status == again.status
     lone = Fleet([Member(name="b", steps=2)], task(MLP), model=double, out=tmp_path / "whole")
-    with pytest.raises(InputError, match="the save has a member `a`, this fleet has none"):
+    with pytest.raises(InputError, match="the save has members `a`, `d`, this fleet has none"):
         lone.fit(resume=True)
 
 

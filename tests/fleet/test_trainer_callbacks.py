@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -103,17 +104,20 @@ def test_counts_go_on_after_a_save(tmp_path):
             if state.global_step == 3:
                 raise KeyboardInterrupt
 
-    def fleet():
-        return Fleet(kept, model=gpt2(), backend="adapters", out=tmp_path, save_every=2)
+    def fleet(out="one"):
+        return Fleet(kept, model=gpt2(), backend="adapters", out=tmp_path / out, save_every=2)
 
     def patient():
         return EarlyStoppingCallback(early_stopping_patience=2, early_stopping_threshold=1e9)
 
+    cut = fleet()
     with pytest.raises(KeyboardInterrupt):
-        fleet().fit(callbacks=[TrainerCallbacks([patient(), Crash()])])
-    resumed = TrainerCallbacks([patient(), StopAt(99)])
-    fleet().fit(callbacks=[resumed], resume=True)
-    assert [resumed.of(name)[0].early_stopping_patience_counter for name in "abc"] == [2, 2, 2]
+        cut.fit(callbacks=[TrainerCallbacks([patient(), Crash()])])
+    shutil.copytree(tmp_path / "one", tmp_path / "other")
+    for goes_on in (fleet("other"), cut):  # from the save, and from where it is itself
+        resumed = TrainerCallbacks([patient(), StopAt(99)])
+        goes_on.fit(callbacks=[resumed], resume=True)
+        assert [resumed.of(name)[0].early_stopping_patience_counter for name in "abc"] == [2, 2, 2]
 
 
 def test_what_is_no_callback():

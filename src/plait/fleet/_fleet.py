@@ -93,15 +93,17 @@ class Fleet:
         self.choices: dict[str, Choice] = {}
         self.callbacks: list[Any] = []
         self.round = 0
-        #: The round of its last save, by this object.
+        #: The round of its last save, which it wrote or went on from.
         self.saved_round: int | None = None
         self._table: Table | None = None
         self._router: Router | None = None
         self._training = False
         self._due = Due()
-        #: The round of the last save that was begun, and how many records and bytes its `metrics.jsonl` has.
-        self._saving: int | None = None
+        #: Which saves are its own, as `Store` has it, and how many records and bytes its `metrics.jsonl` has.
+        self._own = set[str]()
         self._logged: tuple[int, int] = (0, 0)
+        #: Those callbacks of its last fit that have something to save.
+        self._lasting: list[Any] = []
         self._roster = Roster(self.tasks, model)
         self._roster.join(listed(members))
         if not len(self):
@@ -237,7 +239,9 @@ class Fleet:
 
         Args:
             callbacks: objects with some of the hooks of `plait.fleet.Callback`.
-            resume: go on from the last save in `out`; start if there is none.
+            resume: go on from the last save in `out`; start if there is none. If that is this object's own
+                save, it goes on from where it is itself, as without, and callbacks that were made anew from
+                what those of its last fit have to say.
             quiet: no table of progress; None shows one on a terminal.
 
         Raises:

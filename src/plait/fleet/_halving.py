@@ -68,5 +68,6 @@ class SuccessiveHalving(Callback):
         return {"reached": [[*key, held] for key, held in self._reached.items()]}
 
     def restore(self, facts: Mapping[str, Any]) -> None:
+        self._reached.clear()
         for task, rung, held in facts["reached"]:
             self._reached[task, rung] = dict(held)

@@ -44,16 +44,16 @@ class Loop:
         with locked(self.fleet.out), through_plait():
             records = self.saving.begin(resume)
             try:
-                self._train(records, Aftermath(self.fleet, records, self.saving), resume)
+                self._train(records, Aftermath(self.fleet, records, self.saving))
             finally:
                 records.close()
             tell(self.fleet.callbacks, "on_end", self.fleet)
 
-    def _train(self, records: Records, aftermath: Aftermath, resume: bool) -> None:
+    def _train(self, records: Records, aftermath: Aftermath) -> None:
         fleet, due = self.fleet, self.fleet._due
         due.keep(self.roster.groups, self.roster.trainees.values())
         self._pass_over()
-        if not self.roster.groups or (resume and not due.begun and self._out_of_groups()):
+        if not self.roster.groups or (self.saving.taken_up and self._out_of_groups()):
             self._regroup()
         tell(fleet.callbacks, "on_start", fleet)
         if not due.begun:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from plait.errors import InputError
 from plait.fleet._log import JsonLines
+from plait.fleet._signals import undisturbed
 from plait.fleet._warnings import warn
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Records:
             self._log = JsonLines(path, saved)
             fleet.history = self._log.records()
             self._logged = len(fleet.history)
+            fleet._logged = self._logged, saved
             return
         self._logged, size = fleet._logged
         if not path.exists() or path.stat().st_size < size:  # the user has taken it away
@@ -69,8 +71,9 @@ class Records:
     def _catch_up(self) -> None:
         """Write down what history has and the file has not: a fit may have been cut off between the two."""
         while self._log is not None and self._logged < len(self.fleet.history):
-            self._log.write(self.fleet.history[self._logged])
-            self._logged += 1
+            with undisturbed():
+                self._log.write(self.fleet.history[self._logged])
+                self._logged += 1
 
     def _tell(self, writer: Any, call: Callable[[], object]) -> None:
         """Call a writer; one that raises is told of once, and left alone from then on: models matter more."""

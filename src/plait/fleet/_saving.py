@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 from plait.errors import InputError
 from plait.fleet._callbacks import kind_of, lasting, tell
-from plait.fleet._due import Due
 from plait.fleet._facts import CallbackFacts, Facts, GroupFacts, Progress
 from plait.fleet._fingerprint import fingerprint
 from plait.fleet._records import Records
-from plait.fleet._resume import take_up
-from plait.fleet._store import Store, best_of, number_of
+from plait.fleet._resume import go_on, take_up
+from plait.fleet._store import Store, best_of
 from plait.fleet._trainee import State, Trainee
 
 if TYPE_CHECKING:
@@ -27,7 +26,9 @@ class Saving:
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet, self.roster = fleet, fleet._roster
-        self.store = None if fleet.out is None else Store(fleet.out)
+        self.store = None if fleet.out is None else Store(fleet.out, fleet._own)
+        #: Whether the fleet is what a save says, and not what it was before.
+        self.taken_up = False
         #: Each member's step and status at the last save.
         self._saved: dict[str, tuple[int, str]] = {}
 
@@ -37,7 +38,7 @@ class Saving:
             fingerprint(trainee)
 
     def begin(self, resume: bool) -> Records:
-        """Take up the last save if there is one and it is wanted; the records, as they were then.
+        """The fleet's records as it goes on: from where it is, or from the last save if that is another's.
 
         Raises:
             InputError: there is no folder to resume from, or another fleet's save lies there.
@@ -46,18 +47,19 @@ class Saving:
         newest = None if store is None else store.newest()
         if resume and store is None:
             raise InputError("there is nothing to resume", hint="give the fleet's folder: out=")
-        if store is None or newest is None:
-            return Records(fleet, fleet.out, None)
-        if not resume:
-            # This very fleet's is no obstacle: it goes on from where it is.
-            if number_of(newest) not in (fleet.saved_round, fleet._saving):
-                hint = "go on with fit(resume=True), or give another folder"
-                raise InputError("a fleet was saved here", where=str(store.folder), hint=hint)
-            return Records(fleet, fleet.out, None)
-        facts = take_up(fleet, store, newest)
-        fleet._due = Due()
-        self._saved = {name: (progress.step, progress.status) for name, progress in facts.members.items()}
-        return Records(fleet, fleet.out, facts.log)
+        if store is None or newest is None or store.is_own(newest):
+            if resume:
+                go_on(fleet)
+            records = Records(fleet, fleet.out, None)
+        elif resume:
+            facts, records = take_up(fleet, store, newest)
+            self._saved = {name: (progress.step, progress.status) for name, progress in facts.members.items()}
+            self.taken_up = True
+        else:
+            hint = "go on with fit(resume=True), or give another folder"
+            raise InputError("a fleet was saved here", where=str(store.folder), hint=hint)
+        fleet._lasting = lasting(fleet.callbacks)
+        return records
 
     def save(self, records: Records) -> None:
         """Write a save; members that have not moved since the last one are linked."""
@@ -70,7 +72,6 @@ class Saving:
             states[name] = None if self._saved.get(name) == at else fleet.state(name)
             self._saved[name] = at
         states |= {best_of(name): state for name, state in self.roster.kept.items()}
-        fleet._saving = fleet.round
         place = self.store.write(fleet.round, states, self._facts(records.size()))
         fleet.saved_round = fleet.round
         tell(fleet.callbacks, "on_save", fleet, place)

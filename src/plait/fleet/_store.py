@@ -7,6 +7,7 @@ beside its place and renamed, then older ones go. Files of members that have not
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from safetensors.torch import save_file
 
 from plait.errors import InputError
 from plait.fleet._facts import Facts, read, written
+from plait.fleet._signals import undisturbed
 from plait.fleet._trainee import State
 from plait.tasks import file_name
 
@@ -41,11 +43,13 @@ class Store:
 
     Args:
         folder: of the fleet.
+        own: digests of what its own saves say: the last one, and those begun since, which may be whole.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, own: set[str] | None = None) -> None:
         self.folder = folder
         self.saves = folder / _SAVES
+        self.own = set[str]() if own is None else own
 
     def newest(self) -> Path | None:
         """The last whole save.
@@ -61,13 +65,24 @@ class Store:
         # of two of one round, the one that was not moved aside
         return max(whole, key=lambda p: (number_of(p), p.suffix != _ASIDE), default=None)
 
+    def is_own(self, place: Path) -> bool:
+        """Whether the fleet wrote a save, or has taken it up."""
+        with contextlib.suppress(OSError):
+            return _digest((place / _FACTS).read_bytes()) in self.own
+        return False
+
+    def take(self, place: Path) -> None:
+        """A save is the fleet's own from now on: it goes on from there."""
+        self.own.add(_digest((place / _FACTS).read_bytes()))
+
     def write(self, number: int, states: Mapping[str, State | None], facts: Facts) -> Path:
         """Save; a member whose state is None has its file from the last save.
 
         Raises:
             InputError: there is no space; the last whole save stays.
         """
-        before = self.newest()
+        before, text = self.newest(), written(facts).encode()
+        self.own.add(_digest(text))
         place = self.saves / f"{number:09d}"
         beside = self.saves / f".{number:09d}.{os.getpid()}"
         shutil.rmtree(beside, ignore_errors=True)
@@ -80,7 +95,7 @@ class Store:
                 elif state is not None:
                     save_file(_flat(state), path, _counts(state))
                     _flush(path)
-            (beside / _FACTS).write_text(written(facts), encoding="utf-8")
+            (beside / _FACTS).write_bytes(text)
             _flush(beside / _FACTS)
             aside = place.with_name(place.name + _ASIDE)
             if place.exists():
@@ -94,6 +109,7 @@ class Store:
             raise InputError(
                 f"a save could not be written: {error}", where=str(self.folder), hint=hint
             ) from error
+        self.own.intersection_update([_digest(text)])
         for old in self.saves.iterdir():
             ours = _OURS.fullmatch(old.name)
             if old != place and ours is not None and not _writing(ours["process"]):
@@ -122,7 +138,8 @@ class Store:
         path = place / _file(name)
         state = State({}, {})
         try:
-            with safe_open(path, "pt") as file:
+            # safetensors takes Ctrl-C for an error of the file
+            with undisturbed(), safe_open(path, "pt") as file:
                 counts = file.metadata() or {}
                 state.step, state.missed = int(counts["step"]), json.loads(counts.get("missed", "{}"))
                 for key in file.keys():  # noqa: SIM118
@@ -144,6 +161,10 @@ def best_of(name: str) -> str:
 def number_of(save: Path) -> int:
     """The round of a save."""
     return int(save.name.partition(".")[0])
+
+
+def _digest(text: bytes) -> str:
+    return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
 def _file(name: str) -> str:
