@@ -114,7 +114,8 @@ def _difference(first: Trainee, other: Trainee) -> str:
     (modules, tensors, _), (modules2, tensors2, _) = _structure(first), _structure(other)
     for one, two in zip(tensors, tensors2, strict=False):
         if one != two:
-            return f"tensor `{one[0]}` {one[1:3]} against `{two[0]}` {two[1:3]}"
+            told = f"tensor `{one[0]}` {one[1:3]} against `{two[0]}` {two[1:3]}"
+            return told + _no_classes(first if first.fills is False else other, one[0])
     if len(tensors) != len(tensors2):
         return f"{len(tensors)} tensors against {len(tensors2)}"
     for one, two in zip(modules, modules2, strict=False):
@@ -135,6 +136,14 @@ def _difference(first: Trainee, other: Trainee) -> str:
         if one != two:
             return f"{name}: {one} against {two}"
     return "they differ"
+
+
+def _no_classes(trainee: Trainee, tensor: str) -> str:
+    """Why a head that says so can't be filled up to as many classes as another."""
+    if trainee.fills is not False or not tensor.startswith("head."):
+        return ""
+    kind = type(trainee.task.head).__name__
+    return f"; what `head` ({kind}) gives for a class depends on what other classes, or how many, there are"
 
 
 def _unlike(one: tuple[Any, ...], two: tuple[Any, ...]) -> str:

@@ -35,8 +35,8 @@ class Captured:
     """Calls a pass; shapes that come up again are recorded, and replayed from then on.
 
     A network whose surroundings still change is never recorded: its Python code has to run each time. One
-    that changes what its own attributes hold (a counter) is refused, as each member has its own. What caches
-    fill in the first call, or for a batch of another shape, does not count.
+    that changes what its own attributes hold, or a value outside, each time (a counter) is refused. What
+    caches fill in the first call, or for a batch of another shape, does not count.
     """
 
     def __init__(self, compute: Pass) -> None:
@@ -45,8 +45,9 @@ class Captured:
         self._records = True
         self._seen: set[Any] = set()
         self._graphs: OrderedDict[Any, Any] = OrderedDict()
-        self._around = Surroundings(compute.network)
-        self._recorded: Any = None
+        self._around = Surroundings(compute.network, compute.task)
+        #: Whether the last call ran the network's own code.
+        self.ran = False
 
     def __call__(
         self, parameters: Tensors, frozen: Tensors, buffers: Tensors, stack: Stack, keys: Tensor
@@ -57,12 +58,13 @@ class Captured:
     def _found(
         self, parameters: Tensors, frozen: Tensors, buffers: Tensors, stack: Stack, keys: Tensor
     ) -> Found:
+        self.ran = True
         shapes = (stack.shared, stack.rows is None, *((n, t.shape, t.dtype) for n, t in stack.batch.items()))
         arguments = (parameters, frozen, buffers, stack.batch, stack.rows, keys)
         if self._calls < _WATCHED:
             self._seen.add(shapes)
             return self._watched(parameters, frozen, buffers, stack, keys)
-        if self._records and self._recorded != self._around.now():
+        if self._records and self._around.changed():
             self._records = False
             self._graphs.clear()
         if shapes not in self._graphs:
@@ -71,7 +73,9 @@ class Captured:
                 return self.compute(parameters, frozen, buffers, stack, keys)
             try:
                 self._graphs[shapes] = self._record(stack.shared, arguments)
-                return self._replay(shapes, arguments)
+                found = self._replay(shapes, arguments)
+                self.ran = True
+                return found
             except Exception:  # what PyTorch can compute and can't record (fused LSTMs) is computed each time
                 self._records = False
                 self._graphs.pop(shapes, None)
@@ -82,6 +86,7 @@ class Captured:
         if len(self._graphs) > _KEPT:
             self._graphs.popitem(last=False)
         graph, form = self._graphs[shapes]
+        self.ran = False
         with torch.no_grad():
             return pytree.tree_unflatten(graph(*pytree.tree_leaves(arguments)), form)
 
@@ -93,7 +98,8 @@ class Captured:
         """
         self._calls += 1
         network = self.compute.network
-        before, drawn = (numbers(network), self._around.now()), generators()
+        before, drawn = numbers(network), generators()
+        self._around.keep()
         if self._calls == 1:
             self._tried_apart(*arguments)
         found = self.compute(*arguments)
@@ -101,30 +107,37 @@ class Captured:
             raise unstackable(
                 network, "it draws random numbers of Python or NumPy, which members would share"
             )
-        self._recorded = self._around.now()
-        if numbers(network) != before[0]:
+        outside, inside = self._around.changed(), numbers(network) != before
+        if outside or inside:
             self._check_repeated(*arguments)
-        if self._calls > 1 and (numbers(network), self._recorded) != before:
+            self._around.keep()
+        if self._calls > 1 and (outside or inside):
             self._records = False
         return found
 
     def _check_repeated(self, *arguments: Any) -> None:
-        """What a pass changed in the network's attributes stays as it is when the pass is repeated.
+        """What a pass changed in the network's attributes, or outside, stays as it is when it is repeated.
 
         Raises:
             Unstackable: it does not.
         """
         after: list[Any] = []
+        outside = ""
         with contextlib.suppress(Exception):  # what can't be copied changes by what a pass has left there
             trial = self.compute.apart()
             for _ in range(2):
+                self._around.keep()
                 trial(*arguments)
                 after.append(numbers(trial.network))
+                outside = self._around.changed()
         if len(after) < 2 or after[0] != after[1]:
             changed = (key for key in after[0] if after[0][key] != after[1].get(key)) if after[1:] else ()
             name, key = next(iter(changed), ("", ""))
             place = f"`{name}.{key}`" if name else f"`{key}`" if key else "its attributes"
             raise unstackable(self.compute.network, f"each step changes {place}, which members would share")
+        if outside:
+            what = f"each step changes `{outside}`, outside of it, which members would share"
+            raise unstackable(self.compute.network, what)
 
     def _tried_apart(
         self, parameters: Tensors, frozen: Tensors, buffers: Tensors, stack: Stack, keys: Tensor

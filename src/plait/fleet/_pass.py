@@ -16,7 +16,8 @@ from plait.errors import InputError
 from plait.fleet._attention_masks import unconditional
 from plait.fleet._batches import Stack
 from plait.fleet._dropout import dropout
-from plait.fleet._heads import classes_of, wider
+from plait.fleet._filled_heads import wider
+from plait.fleet._heads import classes_of
 from plait.fleet._refused import HINT
 from plait.fleet._trainee import Tensors, Trainee
 from plait.tasks import Batch

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from plait.fleet._backend import Steps, hold
-from plait.fleet._batches import gather
+from plait.fleet._batches import Stack, gather
 from plait.fleet._capture import Captured
 from plait.fleet._dropout import step_key
 from plait.fleet._heads import class_tensors
-from plait.fleet._pass import Pass
+from plait.fleet._originals import Originals
+from plait.fleet._pass import Found, Pass
 from plait.fleet._refused import HINT, Unstackable, unstackable
 from plait.fleet._trainee import State, Tensors, Trainee
 from plait.fleet._update import Floats, Optimizer, Rates
@@ -61,6 +62,7 @@ class Stacked:
         )
         self._restore(states)
         self._captured = Captured(self._pass)
+        self._originals = Originals([t.network for t in trainees])
         self._fixed = _fixed(trainees)
 
     def _restore(self, states: Sequence[State]) -> None:
@@ -93,15 +95,7 @@ class Stacked:
         buffers, running = self.buffers, np.array([t.running for t in self.trainees])
         for micro_batch in range(self.trainees[0].member.accumulate):
             stack = gather(self.trainees, micro_batch, self.device)
-            try:
-                self._usage.check(stack, self._place)
-                found, loss, weight, buffers = self._captured(
-                    self.parameters, self.frozen, buffers, stack, self._keys(micro_batch)
-                )
-            except Unstackable as error:
-                for trainee in self.trainees:  # a stack made anew would not show it before a step is lost
-                    trainee.apart = error.what
-                raise
+            found, loss, weight, buffers = self._computed(micro_batch, buffers, stack)
             if gradients:
                 torch._foreach_add_(gradients, found)  # pyright: ignore[reportPrivateImportUsage]
             else:
@@ -114,6 +108,22 @@ class Stacked:
             norms, taken = self.optimizer.step(gradients, self._rates(weights, np.isfinite(means) & running))
         self.buffers = buffers if taken.all() else self._kept(buffers, taken)
         return Steps(means, norms, taken)
+
+    def _computed(self, micro_batch: int, buffers: Tensors, stack: Stack) -> Found:
+        """A pass, and what it leaves unsaid: the networks are as they were when the stack was made."""
+        try:
+            if not micro_batch and (changed := self._originals.changed()):
+                what = f"`{changed}` was changed between two steps, and a stack runs a copy of it"
+                raise unstackable(self.trainees[0].network, what)
+            self._usage.check(stack, self._place)
+            found = self._captured(self.parameters, self.frozen, buffers, stack, self._keys(micro_batch))
+        except Unstackable as error:
+            for trainee in self.trainees:  # a stack made anew would not show it before a step is lost
+                trainee.apart = error.what
+            raise
+        if self._captured.ran and self._originals.changed():
+            self._originals.keep()  # by the pass itself, in what copies share
+        return found
 
     def _kept(self, buffers: Tensors, taken: np.ndarray) -> Tensors:
         """Buffers after a step; those of members that did not take it are as before."""

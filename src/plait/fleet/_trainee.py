@@ -89,6 +89,7 @@ class Trainee:
         lengthened: column → up to which length, and by how many places, sequences may be filled up: so far
             it was seen to learn the same then.
         apart: why no stack can hold it, once that has shown.
+        fills: whether its head may be filled up to more classes; None until it is tried.
         structure: what its network does, as it was before training; None until it is asked for.
         best: its best validation so far, and `waited` how many there were since.
     """
@@ -107,6 +108,7 @@ class Trainee:
     fingerprint: str = ""
     lengthened: dict[str, tuple[int, int]] = field(default_factory=dict)
     apart: str = ""
+    fills: bool | None = None
     structure: Any = None
 
     @property

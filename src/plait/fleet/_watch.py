@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import random
-import sys
-from collections import deque
-from collections.abc import Iterator, Mapping
-from types import CellType, CodeType, FunctionType
 from typing import Any, cast
 
 import numpy as np
 from torch import nn
 
 from plait.fleet._alike import Describer, attributes
-
-#: Packages whose modules keep no state of their own in globals that a forward pass depends on.
-_KNOWN = {*sys.stdlib_module_names, "numpy", "torch", "transformers", "peft", "plait"}
-_PLAIN = int | float | str | None | list | tuple | set | deque | dict | np.random.Generator | random.Random
+from plait.fleet._held import Held
+from plait.fleet._reached import looked_into, reach
+from plait.tasks import Task
 
 
 def numbers(network: nn.Module) -> dict[tuple[str, str], Any]:
@@ -38,80 +33,27 @@ def generators() -> tuple[Any, ...]:
 class Surroundings:
     """Values outside of a network that its code names: globals, class attributes, what closures hold.
 
-    Functions that it calls by such names are followed; packages that are known to keep nothing there are not.
+    Args:
+        network: it; what its own modules hold as attributes is `numbers`.
+        task: whose loss, and whose way to meet a network, are code of a pass as well.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        self._places: dict[tuple[int, str], tuple[Mapping[str, Any] | CellType, str]] = {}
-        self._seen: set[int] = set()
-        for module in network.modules():
-            for kind in type(module).__mro__:
-                if _known(kind):
-                    continue
-                for key, value in vars(kind).items():
-                    self._visit(vars(kind), key, value)
-            for key, value in vars(module).items():
-                if isinstance(value, FunctionType):
-                    self._visit(vars(module), key, value)
+    def __init__(self, network: nn.Module, task: Task) -> None:
+        self._network, self._task = network, task
+        self.keep()
 
-    def now(self) -> tuple[Any, ...]:
-        """The values as they are."""
-        return tuple(_now(_held(place, name)) for place, name in self._places.values())
+    def keep(self) -> None:
+        """Take them as they are now."""
+        own = [*self._network.modules(), *self._network.parameters(), *self._network.buffers()]
+        self._held = Held(map(id, own), looked_into)
+        reach(self._network, [self._task.loss, self._task.meet], self._held)
 
-    def _visit(self, place: Mapping[str, Any] | CellType, name: str, value: Any) -> None:
-        """Watch a plain value, or whatever a function names."""
-        if isinstance(value, staticmethod | classmethod):
-            value = value.__func__
-        if isinstance(value, FunctionType):
-            if id(value) not in self._seen and not _known(value):
-                self._seen.add(id(value))
-                self._follow(value)
-        elif isinstance(value, _PLAIN) and not name.startswith("__"):
-            self._places[id(place), name] = place, name
-
-    def _follow(self, function: FunctionType) -> None:
-        names = set(_names(function.__code__))
-        for name in names & function.__globals__.keys():
-            value = function.__globals__[name]
-            self._visit(function.__globals__, name, value)
-            if hasattr(value, "__dict__") and not isinstance(value, FunctionType) and not _known(value):
-                for own in names & vars(value).keys():
-                    self._visit(vars(value), own, vars(value)[own])
-        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-            self._visit(cell, name, _held(cell, name))
-
-
-def _held(place: Mapping[str, Any] | CellType, name: str) -> Any:
-    if not isinstance(place, CellType):
-        return place.get(name)
-    try:
-        return place.cell_contents
-    except ValueError:  # not filled yet
-        return None
-
-
-def _names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            yield from _names(inner)
-
-
-def _known(value: Any) -> bool:
-    """Whether a class, function, module or object is of a known package."""
-    name = getattr(value, "__module__", None) or getattr(value, "__name__", "")
-    return str(name).partition(".")[0] in _KNOWN
-
-
-def _now(value: Any) -> Any:
-    if isinstance(value, int | float | str | None):
-        return value
-    if isinstance(value, list | tuple | set | deque):
-        return type(value).__name__, tuple(_now(inner) for inner in value)
-    if isinstance(value, dict):
-        return tuple((key, _now(inner)) for key, inner in value.items())
-    if isinstance(value, np.random.Generator):
-        return repr(value.bit_generator.state)
-    if isinstance(value, random.Random):
-        return value.getstate()
-    return id(value)
+    def changed(self) -> str:
+        """The name of what has changed since they were kept; empty if nothing has."""
+        if self._held.same():
+            return ""
+        describe = Describer(self._network)
+        if found := self._held.changed(lambda now, before: describe(now) == describe(before)):
+            return found
+        self.keep()  # other objects, which are alike, are the ones to look at from here on
+        return ""
