@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -197,6 +197,7 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "level": lambda network: setattr(network, "level", 2.0),
     "dropout.p": lambda network: setattr(network.dropout, "p", 0.6),
     "further": lambda network: setattr(network, "further", 3),
+    "normal.training": lambda network: network.normal.eval(),
     "inner._forward_hooks": lambda network: network.inner.register_forward_hook(louder),
 }
 
@@ -246,6 +247,32 @@ def test_a_module_whose_mode_changes_is_no_longer_stacked() -> None:
     with pytest.raises(InputError, match=r"`normal.training` was changed between two steps"):
         fleet.fit(quiet=True, callbacks=[Anneals(lambda _: made[0].normal.eval())])
     assert fleet.round == 8
+
+
+def joined_by(late: Sequence[Member]) -> Fleet:
+    """A fleet whose first network a callback changes, before others join."""
+    made: list[Any] = []
+
+    def make() -> nn.Module:
+        made.append(Own())
+        return made[-1]
+
+    own = [Member(name=m.name, seed=m.seed, steps=14, lr=m.lr, batch_size=10) for m in MEMBERS]
+    fleet = Fleet(own, TASK, model=make, backend="sequential")
+
+    def put(_: float) -> None:
+        made[0].normal.eval()
+        for member in late:
+            if member.name not in fleet:
+                fleet.add(member)
+
+    return fleet.fit(quiet=True, callbacks=[Anneals(put)])
+
+
+def test_a_module_that_a_callback_puts_at_rest_stays_so_when_others_join() -> None:
+    fleet = joined_by([Member(name="late", steps=3)])
+    assert fleet.status["late"] == "finished"
+    assert gap(fleet, joined_by([])) == 0
 
 
 class Weighted(CrossEntropy):

@@ -250,6 +250,8 @@ def test_pytorchs_advice_on_vmap_is_for_its_makers() -> None:
             warnings.warn("of the network's own", UserWarning, stacklevel=1)
             return super().forward(x)
 
+    # what PyTorch and Numba import only now makes Python forget what it has warned of
+    Fleet(own, Task("t", splits), model=lambda: Recurrent(nn.LSTM, 0), backend="stacked").fit()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("default")
         Fleet(own, Task("t", splits), model=lambda: Warns(nn.LSTM, 0), backend="stacked").fit()

@@ -82,6 +82,7 @@ def build(
     _check_sparse(member, network)
     _check_scripted(member, network)
     given = start is None and _is_given(member, model)
+    network.train()  # once: what a callback puts at rest later stays so
     trainee = Trainee(member, task, network, steps, try_out(member, task, network), given)
     return trainee.looked_at()
 

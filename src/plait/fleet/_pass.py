@@ -38,7 +38,6 @@ class Pass:
         first = trainees[0]
         self.task = first.task
         self.network, self.classes = widest_network(trainees, device)
-        self.network.train()
         self._left: Tensors = {}
         self._watched()
         #: Whether the network drops anything; True until it has run.

@@ -67,9 +67,8 @@ class _Lone:
             self.parameters = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
             self.held = dict(self.network.named_parameters())
         else:
-            self.network = adapted(trainee.member, self.network, trainee.task, state.parameters)
+            self.network = adapted(trainee.member, self.network, trainee.task, state.parameters).train()
             self.held = self.parameters = trained(self.network)
-        self.network.train()
         recomputing(self.network)
         self.optimizer = _optimizer(trainee, self.parameters)
         self._restore(state)

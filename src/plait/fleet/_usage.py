@@ -57,7 +57,7 @@ class Usage:
 
     def _found(self, batch: Batch) -> set[str]:
         task = self.trainee.task
-        network = copy.deepcopy(self.trainee.network).to(self.device).train()
+        network = copy.deepcopy(self.trainee.network).to(self.device)
         named = {name: p for name, p in network.named_parameters() if p.requires_grad}
         key = torch.zeros((), dtype=torch.int32, device=self.device)
         with noise_kept(self.device), dropout(key):
