@@ -197,6 +197,8 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "level": lambda network: setattr(network, "level", 2.0),
     "dropout.p": lambda network: setattr(network.dropout, "p", 0.6),
     "further": lambda network: setattr(network, "further", 3),
+    "frozen": lambda network: network.inner.requires_grad_(False),
+    "gradient's hook": lambda network: network.inner.weight.register_hook(lambda gradient: gradient * 0.5),
     "normal.training": lambda network: network.normal.eval(),
     "inner._forward_hooks": lambda network: network.inner.register_forward_hook(louder),
 }
@@ -206,7 +208,7 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
 def test_what_networks_hold_themselves_may_change(change: str) -> None:
     """Of the first member, and (a number) of another one."""
     own = [Member(name=m.name, seed=m.seed, steps=14, lr=m.lr, batch_size=10) for m in MEMBERS]
-    for who in (0, 2) if change in ("level", "dropout.p") else (0,):
+    for who in (0, 2) if change in ("level", "dropout.p", "frozen", "gradient's hook") else (0,):
         ended = []
         for backend in ("sequential", "auto"):
             made: list[nn.Module] = []
@@ -273,6 +275,19 @@ def test_a_module_that_a_callback_puts_at_rest_stays_so_when_others_join() -> No
     fleet = joined_by([Member(name="late", steps=3)])
     assert fleet.status["late"] == "finished"
     assert gap(fleet, joined_by([])) == 0
+
+
+def test_weights_that_a_callback_writes_into_end_a_stack() -> None:
+    made: list[Any] = []
+
+    def make() -> nn.Module:
+        made.append(Own())
+        return made[-1]
+
+    own = [Member(name=m.name, seed=m.seed, steps=14, batch_size=10) for m in MEMBERS]
+    fleet = Fleet(own, TASK, model=make, backend="stacked")
+    with pytest.raises(InputError, match=r"`inner.weight` was changed between two steps"):
+        fleet.fit(quiet=True, callbacks=[Anneals(lambda _: nn.init.zeros_(made[1].inner.weight))])
 
 
 class Weighted(CrossEntropy):

@@ -186,6 +186,13 @@ class Grows(nn.Module):
         self.last, self.how, self.fails, self.calls = nn.Linear(12, 3), how, fails, 0
         self.register_buffer("mean", torch.zeros(1, 12))
         self.double()
+        if how == "promoted":
+            self.mean = torch.zeros(1, 12, dtype=torch.int64)
+        if how == "filled":
+            self.register_buffer("later", None)
+        if how == "shared":
+            self.other = nn.Module()
+            self.other.register_buffer("mean", self.mean)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
@@ -194,6 +201,12 @@ class Grows(nn.Module):
                 self.mean = torch.cat([self.mean, own])
             elif self.how == "goes":
                 self.mean = None
+            elif self.how == "promoted":
+                self.mean = self.mean.float() * 0.9 + own.float() * 0.1
+            elif self.how == "filled":
+                self.later = own if self.later is None else self.later * 0.5 + own
+            elif self.how == "shared":
+                self.mean = self.other.mean = torch.cat([self.mean, own])
             elif self.how == "comes":
                 self.register_buffer("other", own)
             elif self.how == "expands":
@@ -201,7 +214,11 @@ class Grows(nn.Module):
             self.calls += bool(self.fails)
             if self.fails and self.calls == self.fails:
                 raise RuntimeError("for a moment")
-        return self.last(x if self.mean is None else x - self.mean.mean(0))
+        if self.how == "filled" and self.later is not None:
+            x = x + self.later.mean(0)
+        if self.how == "shared":
+            x = x * (1 + self.other.mean.mean())
+        return self.last(x if self.mean is None else x - self.mean.double().mean(0))
 
 
 class Stop(Callback):
@@ -210,7 +227,7 @@ class Stop(Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("how", ["grows", "comes", "expands"])
+@pytest.mark.parametrize("how", ["grows", "comes", "expands", "promoted", "filled", "shared"])
 @pytest.mark.parametrize("backend", ["sequential", "auto"])
 def test_buffers_that_come_or_change_shape_are_saved(how: str, backend: Any, tmp_path: Path) -> None:
     def made(out: Path | None) -> Fleet:
@@ -227,9 +244,10 @@ def test_buffers_that_come_or_change_shape_are_saved(how: str, backend: Any, tmp
         one, two = whole[name].state_dict(), resumed[name].state_dict()
         assert one.keys() == two.keys()
         assert all(torch.equal(one[key], two[key]) for key in one)
+        assert all(one[key].dtype == two[key].dtype for key in one)
 
 
-@pytest.mark.parametrize("how", ["grows", "comes"])
+@pytest.mark.parametrize("how", ["grows", "comes", "promoted", "filled", "shared"])
 def test_a_stack_refuses_buffers_that_come_or_change_shape(how: str) -> None:
     own = [Member(name=f"m{i}", steps=5) for i in range(2)]
     with pytest.raises(InputError, match="its buffer `"):
@@ -242,11 +260,13 @@ def test_a_lost_buffer_is_named() -> None:
         Fleet(own, TASK, model=lambda: Grows("goes")).fit()
 
 
-@pytest.mark.parametrize("how", ["grows", "goes", "comes", "expands"])
+@pytest.mark.parametrize("how", ["grows", "goes", "comes", "expands", "promoted", "filled", "shared"])
 def test_what_a_failed_step_did_to_buffers_is_undone(how: str) -> None:
     lone = build(Member(name="m", steps=5), TASK, lambda: Grows(how, fails=1))
     loop = Sequential([lone], [lone.initial()], torch.device("cpu"))
     assert "for a moment" in str(loop.step().errors["m"])
     held = loop.state(0).buffers
     assert list(held) == ["mean"]
-    assert torch.equal(held["mean"], torch.zeros(1, 12))
+    assert torch.equal(held["mean"], torch.zeros(1, 12, dtype=torch.int64 if how == "promoted" else None))
+    assert how != "filled" or lone.network.later is None
+    assert how != "shared" or lone.network.other.mean is lone.network.mean  # type: ignore[union-attr]

@@ -335,13 +335,29 @@ def hooked() -> nn.Module:
     return made
 
 
+class Warms(nn.Module):
+    """Its hook counts, and leaves out the first gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.calls = nn.Linear(6, 3).double(), 0
+        self.last.weight.register_hook(self.warm)
+
+    def warm(self, gradient: Tensor) -> Tensor:
+        self.calls += 1
+        return gradient * (self.calls > 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(x)
+
+
 def pruned() -> nn.Module:
     made = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).double()
     prune.l1_unstructured(made[0], "weight", 0.5)
     return made
 
 
-@pytest.mark.parametrize("make", [hooked, pruned])
+@pytest.mark.parametrize("make", [hooked, pruned, Warms])
 @pytest.mark.parametrize("backend", ["sequential", "auto"])
 @pytest.mark.parametrize("given", ["model", "start"])
 def test_a_module_trains_as_it_would_itself(make: Any, backend: Any, given: str) -> None:
@@ -363,5 +379,7 @@ def test_a_module_trains_as_it_would_itself(make: Any, backend: Any, given: str)
         torch.testing.assert_close(fleet[name].state_dict(), plain.state_dict(), rtol=0, atol=1e-12)
     if make is hooked:
         assert torch.equal(fleet["m0"].weight[:, 2:], start["weight"][:, 2:])  # type: ignore[index]
+    elif make is Warms:
+        assert own.calls == 0
     else:
         assert torch.equal(own.state_dict()["0.weight_orig"], start["0.weight_orig"])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from types import FunctionType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from plait.fleet._alike import Describer, attributes
 from plait.fleet._held import Held
@@ -15,8 +16,9 @@ from plait.fleet._held import Held
 class Originals:
     """What the networks' modules hold as attributes, and what can be reached from there.
 
-    Of the first one, that is also its mode and its hooks. Its functions are those that a stack runs, with
-    what they enclose: these are not looked at.
+    Of all, that is also which parameters are trained, with hooks on their gradients, and whether weights and
+    buffers are the ones they were; of the first one, its mode and its hooks. Its functions are those that a
+    stack runs, with what they enclose: these are not looked at.
 
     Args:
         networks: of the members; the first is the one that a stack copies.
@@ -28,6 +30,8 @@ class Originals:
 
     def keep(self) -> None:
         """Take them as they are now."""
+        self._tensors = _tensors(self._networks)
+        self._marks = list(map(_mark, self._tensors.values()))
         own = {id(each) for network in self._networks for each in _own(network)}
         run: set[int] = set()
 
@@ -50,6 +54,9 @@ class Originals:
 
     def changed(self) -> str:
         """What has changed since they were kept: a module's attribute; empty if nothing has."""
+        if self._marks != list(map(_mark, self._tensors.values())):
+            marks = zip(self._tensors, self._tensors.values(), self._marks, strict=True)
+            return next(name for (_, name), tensor, mark in marks if _mark(tensor) != mark)
         if self._first.same() and self._others.same():
             return ""
         describe = Describer(self._networks[0])
@@ -61,6 +68,18 @@ class Originals:
             return found
         self.keep()  # other objects, which are alike, are the ones to look at from here on
         return ""
+
+
+def _tensors(networks: Sequence[nn.Module]) -> dict[tuple[int, str], Tensor]:
+    return {
+        (place, name): tensor
+        for place, network in enumerate(networks)
+        for name, tensor in [*network.named_parameters(), *network.named_buffers()]
+    }
+
+
+#: Other ones where a tensor is changed in place, is frozen, or gets a hook on its gradient.
+_mark = attrgetter("_version", "requires_grad", "_backward_hooks")
 
 
 def _own(network: nn.Module) -> list[Any]:

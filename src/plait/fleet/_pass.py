@@ -127,14 +127,22 @@ class Pass:
         """
         left = dict(self._left)
         self._left.clear()
-        kind, shapes = type(self.network).__name__, {name: held.shape for name, held in left.items()}
+        kind, shapes = (
+            type(self.network).__name__,
+            {name: (held.shape, held.dtype) for name, held in left.items()},
+        )
         if changed := sorted(shapes.keys() ^ buffers.keys()):
             what = f"it makes or takes away its buffer `{changed[0]}` as it runs"
             raise InputError(f"the network ({kind}) can't be stacked: {what}", hint=HINT)
-        if changed := sorted(name for name, shape in shapes.items() if shape != buffers[name].shape):
-            what = f"its buffer `{changed[0]}` changes its shape as it runs"
+        others = _kinds(buffers)
+        if changed := sorted(name for name, own in shapes.items() if own != others[name]):
+            what = f"its buffer `{changed[0]}` changes its shape or type as it runs"
             raise InputError(f"the network ({kind}) can't be stacked: {what}", hint=HINT)
         return left
+
+
+def _kinds(tensors: Tensors) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 
 def _leave(left: Tensors, network: nn.Module, *_: Any) -> None:

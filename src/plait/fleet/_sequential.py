@@ -17,7 +17,7 @@ from plait.fleet._dropout import dropout, step_key
 from plait.fleet._noise import seed_noise
 from plait.fleet._recompute import recomputing
 from plait.fleet._signals import hold, undisturbed
-from plait.fleet._trainee import State, Trainee, owner_of
+from plait.fleet._trainee import State, Trainee, empty_buffers, owner_of, take_buffer
 from plait.tasks import Batch
 
 
@@ -64,7 +64,10 @@ class _Lone:
         self.network = trainee.network.to(device)
         if trainee.member.lora is None:
             state.put_into(self.network)
-            self.parameters = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
+            # one that a callback has frozen keeps its moments, as PyTorch's optimizers keep them
+            moved = {name for moment in state.moments for name in moment}
+            named = self.network.named_parameters()
+            self.parameters = {n: p for n, p in named if p.requires_grad or n in moved}
             self.held = dict(self.network.named_parameters())
         else:
             self.network = adapted(trainee.member, self.network, trainee.task, state.parameters).train()
@@ -76,6 +79,7 @@ class _Lone:
         self.drops: bool | None = None
         #: Buffers (running means), and their numbers before a step that has begun and is not taken.
         self._before: dict[str, tuple[Tensor, Tensor]] | None = None
+        self._empty: tuple[str, ...] = ()
         #: The last step that was taken: its number and what it gave.
         self._taken: tuple[int, tuple[float, float, bool]] | None = None
 
@@ -84,7 +88,9 @@ class _Lone:
         if self._taken is not None and self._taken[0] == self.trainee.step:
             return self._taken[1]  # a fit was cut off before it could count it
         self._put_back()
-        self._before = {name: (buffer, buffer.clone()) for name, buffer in self.network.named_buffers()}
+        held = self.network.named_buffers(remove_duplicate=False)
+        self._before = {name: (buffer, buffer.clone()) for name, buffer in held}
+        self._empty = empty_buffers(self.network)
         try:
             return self._step()
         finally:
@@ -121,9 +127,8 @@ class _Lone:
         """Buffers as they were before a step that was not taken: the same tensors, with their numbers."""
         if self._before is None:
             return
-        for name in dict(self.network.named_buffers()).keys() - self._before.keys():
-            owner, key = owner_of(self.network, name)
-            del owner._buffers[key]
+        for name in dict(self.network.named_buffers(remove_duplicate=False)).keys() - self._before.keys():
+            take_buffer(self.network, name, name in self._empty)
         with torch.no_grad():
             for name, (buffer, held) in self._before.items():
                 owner, key = owner_of(self.network, name)
@@ -137,7 +142,8 @@ class _Lone:
         Raises:
             InputError: it has lost one.
         """
-        lost = (self._before or {}).keys() - dict(self.network.named_buffers()).keys()
+        now = dict(self.network.named_buffers(remove_duplicate=False))
+        lost = (self._before or {}).keys() - now.keys()
         if lost:
             what = (
                 f"the network ({type(self.network).__name__}) loses its buffer `{min(lost)}` as it is trained"
@@ -173,6 +179,7 @@ class _Lone:
             {name: p.detach().clone() for name, p in self.held.items()},
             {name: b.detach().clone() for name, b in self._buffers()},
             step=self.trainee.step,
+            empty=empty_buffers(self.network),
         )
         for key in _MOMENTS[self.trainee.member.optimizer]:
             held = {

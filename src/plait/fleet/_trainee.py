@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from plait.fleet._adapter import Adapter, describe, initial
 from plait.fleet._member import Member
-from plait.fleet._noise import seed_noise
+from plait.fleet._noise import noise_kept, seed_noise
 from plait.fleet._stream import rows
 from plait.numerics import stream_key
 from plait.tasks import Batch, Classes, Examples, Ragged, Task, check_labels, columns_of, in_memory, table_of
@@ -33,6 +33,7 @@ class State:
         step: how many steps were taken.
         missed: name → in how many of them the loss did not depend on a parameter that it depended on in
             others: AdamW corrects moments by a parameter's own steps.
+        empty: buffers that have a name and no numbers yet.
     """
 
     parameters: Tensors
@@ -40,24 +41,49 @@ class State:
     moments: list[Tensors] = field(default_factory=list)
     step: int = 0
     missed: dict[str, int] = field(default_factory=dict)
+    empty: tuple[str, ...] = ()
 
     def put_into(self, network: nn.Module) -> None:
-        """Give a network these weights and buffers. As it is trained, buffers may come and change shape."""
-        held = dict(network.named_buffers())
+        """Give a network these weights and buffers. As it is trained, buffers may come and become others."""
+        held = dict(network.named_buffers(remove_duplicate=False))
         with torch.no_grad():
             for name, parameter in network.named_parameters():
                 parameter.copy_(self.parameters[name])
-            for name in held.keys() - self.buffers.keys():  # those that came later
-                owner, key = owner_of(network, name)
-                del owner._buffers[key]
+            shared = {name: [n for n, other in held.items() if other is one] for name, one in held.items()}
+            for name in {name for name, _ in network.named_buffers()} - self.buffers.keys():  # came later
+                for each in shared[name]:
+                    take_buffer(network, each, name in self.empty)
             for name, buffer in self.buffers.items():
-                owner, key = owner_of(network, name)
-                if name in held and held[name].shape == buffer.shape and 0 not in held[name].stride():
-                    held[name].copy_(buffer)
-                elif name in held:
-                    owner._buffers[key] = buffer.to(held[name].device, copy=True)
-                else:
+                found = held.get(name)
+                if found is None:
+                    owner, key = owner_of(network, name)
                     owner.register_buffer(key, buffer.to(_device(network), copy=True))
+                elif (found.shape, found.dtype) == (buffer.shape, buffer.dtype) and 0 not in found.stride():
+                    found.copy_(buffer)
+                else:
+                    made = buffer.to(found.device, copy=True)
+                    for each in shared[name]:
+                        owner, key = owner_of(network, each)
+                        owner._buffers[key] = made
+
+
+def empty_buffers(network: nn.Module) -> tuple[str, ...]:
+    """Names of buffers that have no numbers yet."""
+    return tuple(
+        f"{place}.{key}" if place else key
+        for place, module in network.named_modules()
+        for key, buffer in module._buffers.items()
+        if buffer is None
+    )
+
+
+def take_buffer(network: nn.Module, name: str, empty: bool) -> None:
+    """Take a buffer away; its name stays if it was there before its numbers."""
+    owner, key = owner_of(network, name)
+    if empty:
+        owner._buffers[key] = None
+    else:
+        del owner._buffers[key]
 
 
 def owner_of(network: nn.Module, name: str) -> tuple[nn.Module, str]:
@@ -169,7 +195,8 @@ class Trainee:
     @functools.cached_property
     def example(self) -> Batch:
         """The first of its examples; kept, as they may not be there for ever."""
-        return self.examples.batch([0])
+        with noise_kept():
+            return self.examples.batch([0])
 
     def looked_at(self) -> Trainee:
         """It, once its first example has been read."""
@@ -202,6 +229,7 @@ class Trainee:
         return State(
             {name: p.detach().clone() for name, p in self.network.named_parameters()},
             {name: b.detach().clone() for name, b in self.network.named_buffers()},
+            empty=empty_buffers(self.network),
         )
 
     def trained(self) -> list[str]:

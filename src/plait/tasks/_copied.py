@@ -28,14 +28,14 @@ def copied(module: nn.Module) -> nn.Module:
         raise InputError(what, hint="give a function that makes it") from error
     own = dict(made.named_parameters())
     for name, parameter in module.named_parameters():
-        _hook(parameter, own[name])
+        _hook(parameter, own[name], memo)
     return made
 
 
-def _hook(parameter: Tensor, own: Tensor) -> None:
-    """Put a parameter's hooks on another."""
+def _hook(parameter: Tensor, own: Tensor, memo: dict[int, Any]) -> None:
+    """Put a parameter's hooks on another; a method of the module's becomes one of the copy's."""
     if own.requires_grad:
         for hook in (parameter._backward_hooks or {}).values():
-            own.register_hook(hook)
+            own.register_hook(copy.deepcopy(hook, memo))
         for hook in (getattr(parameter, "_post_accumulate_grad_hooks", None) or {}).values():
-            own.register_post_accumulate_grad_hook(hook)
+            own.register_post_accumulate_grad_hook(copy.deepcopy(hook, memo))
