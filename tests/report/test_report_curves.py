@@ -117,3 +117,22 @@ def test_where_only_ways_train_none_is_dashed():
     figure = drawn([Curve(name, np.arange(3), np.ones(3)) for name in ("joint", "average: a")])
     lines = lines_of(figure)
     assert [line.dash for line in lines] == ["solid", "solid"]
+
+
+@pytest.mark.parametrize("length", [1, 19, 60])
+def test_names_below_a_picture_are_not_cut_off(length, monkeypatch):
+    from matplotlib.figure import Figure as Canvas
+
+    many = [Curve(f"{n}".rjust(length, "m"), np.arange(3), np.ones(3)) for n in range(11)]
+    found, save = [], Canvas.savefig
+
+    def noted(canvas, *args, **kwargs):
+        save(canvas, *args, **kwargs)
+        (legend,) = canvas.legends
+        found.append((legend.get_window_extent(), canvas.bbox))
+
+    monkeypatch.setattr(Canvas, "savefig", noted)
+    png(drawn(many))
+    ((legend, page),) = found
+    assert legend.x0 >= page.x0
+    assert legend.x1 <= page.x1

@@ -27,6 +27,7 @@ from uuid import UUID
 from weakref import WeakSet
 
 import numpy as np
+import scipy.stats
 import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -310,6 +311,7 @@ KINDS: dict[str, Any] = {
     "a function not to be compiled": lambda s: torch.compiler.disable(lambda x: x * s),
     "a size": lambda s: torch.Size([int(s)]),
     "a distribution": lambda s: torch.distributions.Normal(0.0, s),
+    "a distribution of scipy": lambda s: scipy.stats.norm(loc=s),
     "a layout": lambda s: torch.strided if s == 1 else torch.sparse_coo,
 }  # fmt: skip
 #: What belongs to a process: it is named, and nothing else of it is told.

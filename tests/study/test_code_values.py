@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import json
 import os
@@ -75,6 +76,18 @@ def test_what_was_called_is_told_as_before() -> None:
     before = told(dispatching)
     dispatching([])
     assert told(dispatching) == before
+
+
+def test_flags_that_were_put_together_are_told_as_before() -> None:
+    """Python keeps what they make in a table of the class."""
+
+    class Corner(enum.Flag):
+        TOP = 1
+        LEFT = 2
+
+    before = told(Corner)
+    assert Corner.TOP | Corner.LEFT
+    assert told(Corner) == before
 
 
 def test_what_was_scripted_before_is_told_as_if_it_were_the_first() -> None:

@@ -128,15 +128,19 @@ def _dots(canvas: Any, shape: Dots) -> None:
 
 
 def _legend(canvas: Any, *panels: Any) -> None:
-    """One entry for each name, whichever panels it is in."""
+    """One entry for each name, whichever panels it is in; as many beside each other as there is room for."""
     known = {}
     for axes in panels:
         handles, names = axes.get_legend_handles_labels()
         known |= dict(zip(names, handles, strict=True))
-    if known:
-        canvas.legend(
-            known.values(), known.keys(), loc="outside lower center", ncols=min(len(known), 6), fontsize=8
+    for columns in range(min(len(known), 6), 0, -1):
+        legend = canvas.legend(
+            known.values(), known.keys(), loc="outside lower center", ncols=columns, fontsize=8
         )
+        width = legend.get_window_extent(canvas.canvas.get_renderer()).width
+        if width <= canvas.bbox.width or columns == 1:
+            break
+        legend.remove()
 
 
 def _bars(canvas: Any, shape: Bars) -> None:

@@ -24,7 +24,7 @@ from plait.study._whole import as_number, write_json
 
 def recall(fleet: Fleet, folder: Path) -> None:
     """Give a fleet what was chosen when the same training ran last, with this PyTorch and as many threads."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):  # it is measured then
+    with contextlib.suppress(OSError, ValueError, RecursionError, OverflowError):  # it is measured then
         kept = json.loads(_file(folder).read_text(encoding="utf-8"))
         if not isinstance(kept, dict):
             raise ValueError("it maps no members")

@@ -7,6 +7,7 @@ import inspect
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from enum import EnumMeta
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -21,6 +22,10 @@ from plait.study._named import around, functions_of, known, made_of, named, unwr
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 _PARTIAL = (functools.partial, functools.partialmethod)
+#: That of `numpy.random`'s functions, which scipy's distributions hold: another one in each process.
+_NUMPYS = np.random.mtrand._rand  # pyright: ignore[reportAttributeAccessIssue]
+#: Where Python keeps what flags make together, once it has come up; members are in a table of their own.
+_FLAGS = "_value2member_map_"
 #: Of so many characters, a label or a value is told by its digest.
 _LONG = 300
 #: What instances are pickled by is followed so many times, one within another, as it may be new each time.
@@ -85,6 +90,8 @@ def _told(value: Any, within: tuple[int, ...]) -> str | None:
         return None if _bound(value) else _name(value)
     if isinstance(value, ModuleType):
         return value.__name__
+    if value is _NUMPYS:
+        return "NumPy's own generator"
     return "…" if id(value) in within else None
 
 
@@ -128,7 +135,8 @@ def _inside(value: Any, label: str, within: tuple[int, ...]) -> Iterator[tuple[s
         for name, held in vars(value).items():
             functions = functions_of(held)
             yield from ((f"{label}.{name}", function) for function in functions)
-            if not functions and not name.startswith("__"):
+            cache = name == _FLAGS and isinstance(value, EnumMeta)
+            if not functions and not name.startswith("__") and not cache:
                 yield f"{label}.{name}", held
     elif isinstance(value, FunctionType):
         yield from named(value, label)
