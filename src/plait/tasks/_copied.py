@@ -22,7 +22,7 @@ def copied(module: nn.Module) -> nn.Module:
     memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in held if not tensor.is_leaf}
     try:
         made = copy.deepcopy(module, memo)
-    except Exception as error:  # of any kind: a module's own code may decide
+    except (RuntimeError, TypeError) as error:  # of PyTorch's, and of what can't be copied
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         what = f"a module ({type(module).__name__}) can't be copied: {said}"
         raise InputError(what, hint="give a function that makes it") from error
