@@ -299,11 +299,12 @@ class Weighted(CrossEntropy):
 
 
 def test_a_stack_sees_what_changes_in_a_loss() -> None:
-    ended = []
-    for backend in ("sequential", "stacked"):
+    ended = list[Fleet]()
+    backends: tuple[Any, ...] = ("sequential", "stacked")
+    for backend in backends:
         SCHEDULE.value = 1.0
         learned = Task("weighted", dict(TASK.splits), loss=Weighted())
-        fleet = Fleet(MEMBERS, learned, model=lambda: MLP().double(), backend=backend)  # type: ignore[arg-type]
+        fleet = Fleet(MEMBERS, learned, model=lambda: MLP().double(), backend=backend)
         ended.append(fleet.fit(quiet=True, callbacks=[Anneals(lambda k: setattr(SCHEDULE, "value", k))]))
     SCHEDULE.value = 1.0
     assert gap(*ended) < 1e-10

@@ -127,16 +127,14 @@ class Pass:
         """
         left = dict(self._left)
         self._left.clear()
-        kind, shapes = (
-            type(self.network).__name__,
-            {name: (held.shape, held.dtype) for name, held in left.items()},
-        )
-        if changed := sorted(shapes.keys() ^ buffers.keys()):
+        now, before = _kinds(left), _kinds(buffers)
+        what = ""
+        if changed := sorted(now.keys() ^ before.keys()):
             what = f"it makes or takes away its buffer `{changed[0]}` as it runs"
-            raise InputError(f"the network ({kind}) can't be stacked: {what}", hint=HINT)
-        others = _kinds(buffers)
-        if changed := sorted(name for name, own in shapes.items() if own != others[name]):
+        elif changed := sorted(name for name, kind in now.items() if kind != before[name]):
             what = f"its buffer `{changed[0]}` changes its shape or type as it runs"
+        if what:
+            kind = type(self.network).__name__
             raise InputError(f"the network ({kind}) can't be stacked: {what}", hint=HINT)
         return left
 
