@@ -2,12 +2,13 @@
 
     python benchmarks/fleet.py [--only MLP ViT …] [--members 1 8 32] [--lora-members 8] [--json FILE]
 
-A row is a process of its own. Steps of the loop and of the fleet take turns, and the shortest of each counts;
-`auto` is what plait would choose, `auto / best` how fast that is as a share of the fastest. `peak share` is
-the work of all members' matrix products, forward and backward, over what one large product reaches in the
-same process. Memory is what the process holds at most with the fleet alone, above the members' starts. A row
-during which the time of that product changed by more than a tenth is taken again, up to five times: the
-machine had other work to do.
+A row is a process of its own. Steps of the loop and of the fleet take turns, and the shortest of each counts.
+The loop is plait's `sequential`; `plain` is one as anyone would write it, which looks neither at the norms of
+gradients nor for NaN. `auto` is what plait would choose, `auto / best` how fast that is as a share of the
+fastest. `peak share` is the work of all members' matrix products, forward and backward, over what one large
+product reaches in the same process. Memory is what the process holds at most with the fleet alone, above the
+members' starts. A row during which the time of that product changed by more than a tenth is taken again, up
+to five times: the machine had other work to do.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ def row(network: str, batch: int, members: int, seconds: float, tokens: int = 0)
 
     import torch
 
-    from plait.fleet._auto import choose
+    from plait.fleet._auto import apart, choose
     from plait.fleet._groups import Place, make
 
     warnings.simplefilter("ignore")
@@ -143,31 +144,58 @@ def row(network: str, batch: int, members: int, seconds: float, tokens: int = 0)
     if not seconds:
         return found
     peaks = [_peak()]
-    loop = make("sequential", trainees, [t.initial() for t in trainees], place)
+    loop = make("sequential", [apart(t) for t in trainees], [t.initial() for t in trainees], place)
     loop.step()
-    best = _turns({"loop": loop.step, "fleet": fleet.step}, seconds)
+    ways = {"loop": loop.step, "fleet": fleet.step}
+    if not tokens:
+        ways["plain"] = _plain(trainees)
+        ways["plain"]()
+    best = _turns(ways, seconds)
     choice = choose(trainees, lambda t: t.initial(), place)
-    share = min(best.values()) / best["loop"]
-    if choice.kind != "sequential":
+    whole = choice.kind != "sequential" and choice.size >= members
+    share = min(best["loop"], best["fleet"]) / best["fleet" if whole else "loop"]
+    if choice.kind != "sequential" and not whole:
         parts = [trainees[i : i + choice.size] for i in range(0, members, choice.size)]
         backends = [make(choice.kind, part, [t.initial() for t in part], place) for part in parts]
         for _ in range(3):
             _all(backends)
         # Against each other once more, in turns: only times of one moment compare.
         again = _turns({"auto": lambda: _all(backends), "loop": loop.step, "fleet": fleet.step}, seconds)
-        share = min(again.values()) / (again["fleet"] if choice.size >= members else again["auto"])
-        best = {k: min(best[k], again[k]) for k in best}
+        share = min(again.values()) / again["auto"]
+        best |= {k: min(best[k], again[k]) for k in ("loop", "fleet")}
     peaks.append(_peak())
     work = _flops(trainees[0]) * members
     return found | {
+        "plain ms": best["plain"] * 1e3 if not tokens else None,
         "loop ms": best["loop"] * 1e3,
         "fleet ms": best["fleet"] * 1e3,
         "× faster": best["loop"] / best["fleet"],
+        "× plain": best["plain"] / best["fleet"] if not tokens else None,
         "auto": f"{choice.kind} × {choice.size}",
         "auto / best": share,
         "peak share": work / best["fleet"] / max(peaks),
         "unrest": max(peaks) / min(peaks),
     }
+
+
+def _plain(trainees: list[Any]) -> Callable[[], None]:
+    """A step of every member as anyone would write it, with nothing of plait's but the batches."""
+    import torch
+
+    from plait.fleet._auto import apart
+
+    networks = [apart(trainee).network.train() for trainee in trainees]
+    optimizers = [torch.optim.AdamW(network.parameters(), lr=1e-3) for network in networks]
+
+    def step() -> None:
+        for trainee, network, optimizer in zip(trainees, networks, optimizers, strict=True):
+            batch = trainee.batch(0)
+            values, _ = trainee.task.loss(trainee.task.outputs(network, batch), batch)
+            optimizer.zero_grad()
+            values.mean().backward()
+            optimizer.step()
+
+    return step
 
 
 def _all(backends: list[Any]) -> None:

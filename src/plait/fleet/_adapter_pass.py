@@ -43,6 +43,8 @@ class AdapterPass:
         self._shares = np.array([t.adapter.dropout for t in trainees])
         self._drops = drops or bool(self._shares.any()) or any(m is not None for m in layout.modules)
         self._drops = self._drops or bool(layout.saved)
+        #: Whose gradients are of the mean loss, as in a loop that adds nothing up; others' are of the sum.
+        self.means = np.array([t.member.accumulate == 1 for t in trainees])
         self._mode: MemberDropout | None = None
         self._groups = self._install()
         recomputing(network)
@@ -117,12 +119,15 @@ class AdapterPass:
     def __call__(
         self, stack: Stack, keys: Sequence[int], chosen: Sequence[int] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Add the gradients of the members' sums of losses; the sums and weights, `(members,)` each.
+        """Add the gradients of the members' mean losses, or their sums (see `means`).
 
         Args:
             stack: the members' examples.
             keys: of their dropout.
             chosen: whose losses count; everybody's if None.
+
+        Returns:
+            the sums and weights, `(members,)` each.
         """
         members = len(self.trainees)
         batch = flat(stack, members)
@@ -135,7 +140,9 @@ class AdapterPass:
             values = torch.where(rows > 0, values, torch.zeros_like(values))
             weights = torch.where(rows > 0, weights, torch.zeros_like(weights))
         sums, counts = values.view(members, -1).sum(1), weights.view(members, -1).sum(1)
-        (sums if chosen is None else sums[list(chosen)]).sum().backward()
+        means = torch.as_tensor(self.means, device=counts.device) & (counts > 0)
+        totals = sums / torch.where(means, counts, 1)
+        (totals if chosen is None else totals[list(chosen)]).sum().backward()
         return sums.detach(), counts.detach()
 
     def _losses(self, batch: Batch, stack: Stack, rows: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -119,7 +119,7 @@ class Adapters:
         running = np.array([t.running for t in self.trainees])
         with np.errstate(divide="ignore", invalid="ignore"):
             means = losses / weights
-            rates = self._rates(weights, np.isfinite(means) & running)
+            rates = self._rates(np.where(self._pass.means, 1.0, weights), np.isfinite(means) & running)
             hold()
             norms, taken = self.optimizer.step([self._pass.gradients[i] for i in self._busy], rates)
         return Steps(means, norms, taken)

@@ -25,10 +25,13 @@ _WARM = {"stacked": 3}
 _STEPS, _LEAST, _MOST, _ROUNDS = 3, 0.15, 1.0, 2
 #: Seconds at least, where ways are timed whole.
 _SURE = 0.6
-#: A first look is short and takes one group for all of its size; ways within this of the best are timed
-#: longer and whole then, as a group alone has the caches for itself, if the training is long enough for it.
+#: A first look is short and takes one group for all of its size, and a few members of the loop; ways within
+#: this of the best are timed longer and whole then, as a group alone has the caches for itself, if the training
+#: is long enough for it.
 _NEAR = 1.3
-#: Of the training's time, what timing them longer may take: no choice among near ways is worth more.
+#: Members of the loop whose steps a first look takes for those of all.
+_LOOPED = 16
+#: Of the training's time, what timing longer may take: no choice among near ways is worth more.
 _SHARE = 0.05
 #: The loop is left only for what is faster by this, as timings are no surer.
 _LEAVE = 1.03
@@ -58,7 +61,7 @@ def choose(trainees: Sequence[Trainee], states: Callable[[Trainee], State], plac
     timing = _Timing(trainees, states, place)
     seconds = timing(ways, whole=False, least=_LEAST)
     near = [way for way in ways if seconds[way] <= _NEAR * min(seconds.values())]
-    left = _SHARE * min(seconds.values()) * max(t.steps - t.step for t in trainees)
+    left = timing.allowed(min(seconds.values()))
     if len(near) > 1 and sum(seconds[way] * (_ROUNDS + _WARM.get(way[0], 1)) for way in near) <= left:
         seconds |= timing(near, whole=True, least=min(_SURE, left / len(near)))
     kind, size = min(near, key=lambda way: seconds[way] * (1 if way[0] == "sequential" else _LEAVE))
@@ -66,7 +69,7 @@ def choose(trainees: Sequence[Trainee], states: Callable[[Trainee], State], plac
     return Choice(kind, size, told)
 
 
-def _apart(trainee: Trainee) -> Trainee:
+def apart(trainee: Trainee) -> Trainee:
     """A member whose network the loop may train; adapters never change theirs."""
     made = copy.copy(trainee)
     if trainee.member.lora is None:
@@ -109,7 +112,9 @@ class _Timing:
         ready = {way: backends for way in ways if (backends := self._warm(way, whole))}
         taken: dict[_Way, list[float]] = {way: [] for way in ready}
         passed, rounds = 0.0, 0
-        while ready and (rounds < _ROUNDS or passed < len(ready) * (_MOST if rounds < _STEPS else least)):
+        parts = {way: 1 if whole else len(self.trainees) / self._members(way) for way in ways}
+        enough = math.inf
+        while ready and (rounds < _ROUNDS or passed < (len(ready) * _MOST if rounds < _STEPS else enough)):
             rounds += 1
             for way, backends in ready.items():
                 started = time.perf_counter()
@@ -117,12 +122,22 @@ class _Timing:
                     backend.step()
                 taken[way].append(time.perf_counter() - started)
                 passed += taken[way][-1]
-        groups = {way: 1 if whole else len(self.trainees) / way[1] for way in ways}
-        return {way: min(taken[way]) * groups[way] if way in taken else math.inf for way in ways}
+            best = min(min(taken[way]) * parts[way] for way in ready)
+            enough = min(len(ready) * least, self.allowed(best))
+        return {way: min(taken[way]) * parts[way] if way in taken else math.inf for way in ways}
+
+    def allowed(self, step: float) -> float:
+        """Seconds that timing may take, where a step of all takes `step`."""
+        return _SHARE * step * max(t.steps - t.step for t in self.trainees)
+
+    def _members(self, way: _Way) -> int:
+        """How many a first look at a way takes steps of."""
+        kind, size = way
+        return min(size, _LOOPED) if kind == "sequential" else size
 
     def _warm(self, way: _Way, whole: bool) -> list[Backend]:
         """A way's backends, past their first steps; none if it can't be."""
-        kind, size = way
+        kind, size = way[0], way[1] if whole else self._members(way)
         groups = range(0, len(self.trainees) if whole else 1, size)
         backends = []
         try:
@@ -130,7 +145,7 @@ class _Timing:
                 warnings.simplefilter("ignore")
                 for start in groups:
                     some = self.trainees[start : start + size]
-                    some = [_apart(t) for t in some] if kind == "sequential" else some
+                    some = [apart(t) for t in some] if kind == "sequential" else some
                     backends.append(make(kind, some, [self.states(t) for t in some], self.place))
                     for _ in range(_WARM.get(kind, 1)):
                         if backends[-1].step().errors:

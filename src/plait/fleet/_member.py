@@ -96,18 +96,19 @@ class Member:
     def batches(self, examples: int) -> int:
         """Micro-batches in an epoch of so many examples."""
         whole = examples // self.batch_size
-        return max(whole, 1) if self.drop_last else math.ceil(examples / self.batch_size)
+        return max(whole, 1) if self.drop_last else -(-examples // self.batch_size)
 
     def learning_rate(self, step: int, steps: int) -> float:
         """The learning rate of step 0, 1, … of so many."""
         warmup = self.warmup * steps if 0 < self.warmup < 1 else self.warmup
         if step < warmup:
             return self.lr * (step + 1) / (warmup + 1)
+        if self.schedule == "constant":
+            return self.lr
         if callable(self.schedule):
             return self.lr * _factor(self, step, steps)
         done = (step - warmup) / max(steps - warmup, 1)
-        factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
-        return self.lr * factor[self.schedule]
+        return self.lr * (1 - done if self.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2)
 
 
 #: What a setting may be at most: products of two such, and quotients by 1 − β, stay within float32.

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import functional_call, grad, vmap
 
 from plait.errors import InputError
 from plait.fleet._attention_masks import unconditional
@@ -22,7 +22,8 @@ from plait.fleet._refused import HINT
 from plait.fleet._trainee import Tensors, Trainee
 from plait.tasks import Batch
 
-#: Gradients of the sum of losses, that sum, the sum of weights, and buffers afterwards; `(members, …)` each.
+#: Gradients of the mean loss (or of the sum, see `Pass.mean`), the sum of losses, that of weights, and buffers
+#: afterwards; `(members, …)` each.
 Found = tuple[list[Tensor], Tensor, Tensor, Tensors]
 
 
@@ -37,6 +38,8 @@ class Pass:
     def __init__(self, trainees: Sequence[Trainee], device: torch.device) -> None:
         first = trainees[0]
         self.task = first.task
+        #: Whether gradients are of the mean loss, as in a loop that adds nothing up; else of the sum.
+        self.mean = first.member.accumulate == 1
         self.network, self.classes = widest_network(trainees, device)
         self._left: Tensors = {}
         self._watched()
@@ -65,10 +68,10 @@ class Pass:
         def one(
             own: Tensors, fixed: Tensors, held: Tensors, batch: Batch, rows: Any, key: Tensor, classes: Any
         ) -> Any:
-            def total(trained: Tensors) -> tuple[Tensor, tuple[Tensor, Tensors]]:
+            def total(trained: Tensors) -> tuple[Tensor, tuple[Tensor, Tensor, Tensors]]:
                 return self._total({**fixed, **trained}, held, batch, rows, key, classes)
 
-            gradients, (loss, (weight, after)) = grad_and_value(total, has_aux=True)(own)
+            gradients, (loss, weight, after) = grad(total, has_aux=True)(own)
             return list(gradients.values()), loss, weight, after
 
         every = (0, 0, 0, None if stack.shared else 0, _dim(stack.rows), 0, _dim(self.classes))
@@ -100,8 +103,11 @@ class Pass:
 
     def _total(
         self, weights: Tensors, buffers: Tensors, batch: Batch, rows: Any, key: Tensor, classes: Any
-    ) -> tuple[Tensor, tuple[Tensor, Tensors]]:
-        """The sum of losses of one member; networks that change buffers change copies, or put new ones."""
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensors]]:
+        """What gradients are of, and with it one member's sum of losses, its weight, and its buffers.
+
+        Networks that change buffers change copies, or put new ones.
+        """
         after = {name: buffer.clone() for name, buffer in buffers.items()}
 
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -117,7 +123,8 @@ class Pass:
         values, counts = self.task.loss(outputs, batch)
         if rows is not None:
             values, counts = values * rows.to(values.dtype), counts * rows.to(counts.dtype)
-        return values.sum(), (counts.sum(), after)
+        whole, count = values.sum(), counts.sum()
+        return whole / count if self.mean else whole, (whole, count, after)
 
     def _taken(self, buffers: Tensors) -> Tensors:
         """The buffers that a call left.

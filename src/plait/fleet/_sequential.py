@@ -17,7 +17,7 @@ from plait.fleet._dropout import dropout, step_key
 from plait.fleet._noise import seed_noise
 from plait.fleet._recompute import recomputing
 from plait.fleet._signals import hold, undisturbed
-from plait.fleet._trainee import State, Trainee, empty_buffers, owner_of, take_buffer
+from plait.fleet._trainee import State, Trainee, buffer_slots, empty_buffers, owner_of, take_buffer
 from plait.tasks import Batch
 
 
@@ -88,9 +88,9 @@ class _Lone:
         if self._taken is not None and self._taken[0] == self.trainee.step:
             return self._taken[1]  # a fit was cut off before it could count it
         self._put_back()
-        held = self.network.named_buffers(remove_duplicate=False)
-        self._before = {name: (buffer, buffer.clone()) for name, buffer in held}
-        self._empty = empty_buffers(self.network)
+        held = dict(buffer_slots(self.network))
+        self._before = {name: (buffer, buffer.clone()) for name, buffer in held.items() if buffer is not None}
+        self._empty = tuple(name for name, buffer in held.items() if buffer is None)
         try:
             return self._step()
         finally:
@@ -110,11 +110,13 @@ class _Lone:
             batch = {name: t.to(self.device) for name, t in self.trainee.batch(micro_batch).items()}
             with undisturbed():  # a mode of PyTorch's that is cut off in its beginning would stay
                 values, weights = self._losses(batch, micro_batch)
-            self._check_buffers()
-            whole = values.sum()
-            whole.backward()
-            total, weight = total + whole.item(), weight + weights.sum().item()
-        norm = self._norm(weight)
+            if self._before:
+                self._check_buffers()
+            whole, count = values.sum(), weights.sum()
+            # where nothing is added up, gradients are those of the mean: what hooks on them count on
+            (whole / count if member.accumulate == 1 else whole).backward()
+            total, weight = total + whole.item(), weight + count.item()
+        norm = self._norm(1.0 if member.accumulate == 1 else weight)
         if not (math.isfinite(norm) and math.isfinite(total) and weight):
             return total / weight if weight else math.nan, norm, False
         given = total / weight, norm, True
@@ -164,9 +166,10 @@ class _Lone:
         return found
 
     def _norm(self, weight: float) -> float:
-        """Divide gradients of the sum by the weight, clip, and tell their norm before that."""
+        """Divide gradients by the weight, clip, and tell their norm before that."""
         grads = [p.grad for p in self.parameters.values() if p.grad is not None]
-        torch._foreach_div_(grads, weight)  # pyright: ignore[reportPrivateImportUsage]
+        if weight != 1:
+            torch._foreach_div_(grads, weight)  # pyright: ignore[reportPrivateImportUsage]
         norm = nn.utils.get_total_norm(grads).item()
         clip = self.trainee.member.clip
         if clip is not None and norm > clip:

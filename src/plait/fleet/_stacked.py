@@ -105,7 +105,8 @@ class Stacked:
         with np.errstate(divide="ignore", invalid="ignore"):
             means = losses / weights
             hold()
-            norms, taken = self.optimizer.step(gradients, self._rates(weights, np.isfinite(means) & running))
+            divisor = np.ones_like(weights) if self._pass.mean else weights
+            norms, taken = self.optimizer.step(gradients, self._rates(divisor, np.isfinite(means) & running))
         self.buffers = buffers if taken.all() else self._kept(buffers, taken)
         return Steps(means, norms, taken)
 

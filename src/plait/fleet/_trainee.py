@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,14 +68,16 @@ class State:
                         owner._buffers[key] = made
 
 
+def buffer_slots(network: nn.Module) -> Iterator[tuple[str, Tensor | None]]:
+    """Names of its buffers, a shared one by each of its names, and what they hold: maybe nothing yet."""
+    for place, module in network.named_modules(remove_duplicate=False):
+        for key, buffer in module._buffers.items():
+            yield f"{place}.{key}" if place else key, buffer
+
+
 def empty_buffers(network: nn.Module) -> tuple[str, ...]:
     """Names of buffers that have no numbers yet."""
-    return tuple(
-        f"{place}.{key}" if place else key
-        for place, module in network.named_modules()
-        for key, buffer in module._buffers.items()
-        if buffer is None
-    )
+    return tuple(name for name, buffer in buffer_slots(network) if buffer is None)
 
 
 def take_buffer(network: nn.Module, name: str, empty: bool) -> None:

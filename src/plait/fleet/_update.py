@@ -66,7 +66,7 @@ class Optimizer:
         """Take a step. A member whose gradient is not finite keeps its weights and moments.
 
         Args:
-            gradients: of the sum over examples, like the parameters.
+            gradients: like the parameters; `rates.weight` times those of the mean loss.
             rates: settings.
 
         Returns:

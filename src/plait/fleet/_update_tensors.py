@@ -29,7 +29,7 @@ Rounding = Callable[[Tensor], Tensor]
 class Rates:
     """What a step takes from each member's settings; arrays `(members,)` in float64.
 
-    `weight` is what gradients are divided by (they are sums over examples), `step` counts from 1, `clip` is
+    `weight` is what gradients are still divided by (1 for those of means), `step` counts from 1, `clip` is
     infinite for none, `active` says who takes a step.
     """
 
