@@ -26,8 +26,8 @@ _STEPS, _LEAST, _MOST, _ROUNDS = 3, 0.15, 1.0, 2
 #: Seconds at least, where ways are timed whole.
 _SURE = 0.6
 #: A first look is short and takes one group for all of its size, and a few members of the loop; ways within
-#: this of the best are timed longer and whole then, as a group alone has the caches for itself, if the training
-#: is long enough for it.
+#: this of the best are timed longer and whole then, as a group alone has the caches for itself, if that is a
+#: small part of the training.
 _NEAR = 1.3
 #: Members of the loop whose steps a first look takes for those of all.
 _LOOPED = 16

@@ -22,7 +22,7 @@ from plait.fleet._refused import HINT
 from plait.fleet._trainee import Tensors, Trainee
 from plait.tasks import Batch
 
-#: Gradients of the mean loss (or of the sum, see `Pass.mean`), the sum of losses, that of weights, and buffers
+#: Gradients of the mean loss (or of the sum, see `Pass.mean`), sums of losses and of weights, and buffers
 #: afterwards; `(members, …)` each.
 Found = tuple[list[Tensor], Tensor, Tensor, Tensors]
 
