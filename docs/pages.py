@@ -203,14 +203,16 @@ def fleets() -> str:
     machine, rows = found["machine"], found["fleets"]
     stacked = [row for row in rows if row["tokens"] is None]
     counts = sorted({row["members"] for row in stacked})
-    faster = {(row["method"], row["batch"], row["members"]): row["× faster"] for row in stacked}
     kinds = list(dict.fromkeys((row["method"], row["batch"]) for row in stacked))
     text = f"Measured on {found['date']} on {machine.get('processor')}, {machine.get('cores')} cores, torch "
-    text += f"{machine.get('torch')}.\n\n**Stacked members against the loop: × faster, by their number**\n\n"
-    text += table(
-        ["network", "batch each", *counts],
-        ([name, batch, *(_times(faster.get((name, batch, n))) for n in counts)] for name, batch in kinds),
-    )
+    text += f"{machine.get('torch')}.\n"
+    for loop, column in (("the loop", "× faster"), ("a loop that is written by hand", "× plain")):
+        ratios = {(row["method"], row["batch"], row["members"]): row[column] for row in stacked}
+        text += f"\n**Stacked members against {loop}: × faster, by their number**\n\n"
+        text += table(
+            ["network", "batch each", *counts],
+            ([name, batch, *(_times(ratios.get((name, batch, n))) for n in counts)] for name, batch in kinds),
+        )
     text += "\n**The most members of each, and adapters on one base**\n\n"
     most = [row for row in stacked if row["members"] == counts[-1]] + [r for r in rows if r["tokens"]]
     columns = {
