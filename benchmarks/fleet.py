@@ -2,13 +2,13 @@
 
     python benchmarks/fleet.py [--only MLP ViT …] [--members 1 8 32] [--lora-members 8] [--json FILE]
 
-A row is a process of its own. Steps of the loop and of the fleet take turns, and the shortest of each counts.
+A row is a process of its own. Loop and fleet take turns of some steps each, and the shortest of these counts.
 The loop is plait's `sequential`; `plain` is one as anyone would write it, which looks neither at the norms of
 gradients nor for NaN. `auto` is what plait would choose, `auto / best` how fast that is as a share of the
 fastest. `peak share` is the work of all members' matrix products, forward and backward, over what one large
 product reaches in the same process. Memory is what the process holds at most with the fleet alone, above the
-members' starts. A row during which the time of that product changed by more than a tenth is taken again, up
-to five times: the machine had other work to do.
+members' starts. A row during which the time of that product, or of a copy in memory, changed by more than a
+tenth is taken again, up to five times: the machine had other work to do.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ MEMBERS = (1, 2, 4, 8, 16, 32, 64)
 LORA = (("SmolLM2", 1, 32), ("SmolLM2", 1, 128), ("MiniLM", 1, 32), ("MiniLM", 4, 32), ("MiniLM", 16, 32))
 #: Change of the machine's speed during a row, from its slower to its faster end, up to which the row counts.
 _CALM, _TRIES = 1.1, 5
+#: Seconds, and two steps at least, that each way has in a turn.
+_TURN = 0.25
 RESULTS = Path(__file__).parent / "results" / "fleet.json"
 
 
@@ -143,7 +145,7 @@ def row(network: str, batch: int, members: int, seconds: float, tokens: int = 0)
     found |= {"tokens": tokens or None, "peak MB": peak}
     if not seconds:
         return found
-    peaks = [_peak()]
+    speeds = [_speeds()]
     loop = make("sequential", [apart(t) for t in trainees], [t.initial() for t in trainees], place)
     loop.step()
     ways = {"loop": loop.step, "fleet": fleet.step}
@@ -163,7 +165,7 @@ def row(network: str, batch: int, members: int, seconds: float, tokens: int = 0)
         again = _turns({"auto": lambda: _all(backends), "loop": loop.step, "fleet": fleet.step}, seconds)
         share = min(again.values()) / again["auto"]
         best |= {k: min(best[k], again[k]) for k in ("loop", "fleet")}
-    peaks.append(_peak())
+    speeds.append(_speeds())
     work = _flops(trainees[0]) * members
     return found | {
         "plain ms": best["plain"] * 1e3 if not tokens else None,
@@ -173,8 +175,8 @@ def row(network: str, batch: int, members: int, seconds: float, tokens: int = 0)
         "× plain": best["plain"] / best["fleet"] if not tokens else None,
         "auto": f"{choice.kind} × {choice.size}",
         "auto / best": share,
-        "peak share": work / best["fleet"] / max(peaks),
-        "unrest": max(peaks) / min(peaks),
+        "peak share": work / best["fleet"] / max(found["product"] for found in speeds),
+        "unrest": max(max(a / b, b / a) for a, b in zip(*(s.values() for s in speeds), strict=True)),
     }
 
 
@@ -204,24 +206,29 @@ def _all(backends: list[Any]) -> None:
 
 
 def _turns(steps: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
-    """The shortest of each, taken in turns."""
+    """The shortest of each, in turns in which each has memory and caches for itself for a while."""
     best = dict.fromkeys(steps, math.inf)
     started, turns = time.perf_counter(), 0
-    while time.perf_counter() - started < seconds or turns < 3:
+    while time.perf_counter() - started < seconds or turns < 2:
         turns += 1
         for name, step in steps.items():
-            before = time.perf_counter()
-            step()
-            best[name] = min(best[name], time.perf_counter() - before)
+            begun, taken = time.perf_counter(), 0
+            while time.perf_counter() - begun < _TURN or taken < 2:
+                before = time.perf_counter()
+                step()
+                taken += 1
+                best[name] = min(best[name], time.perf_counter() - before)
     return best
 
 
-def _peak() -> float:
-    """Operations a second of a large matrix product."""
+def _speeds() -> dict[str, float]:
+    """Operations a second of a large matrix product, and bytes a second of a copy that no cache holds."""
     import torch
 
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
-    return 2 * 1024**3 / _turns({"product": lambda: a @ b}, 0.5)["product"]
+    long, copy = torch.zeros(1 << 25), torch.empty(1 << 25)
+    taken = _turns({"product": lambda: a @ b, "copy": lambda: copy.copy_(long)}, 0.5)
+    return {"product": 2 * 1024**3 / taken["product"], "copy": long.nbytes / taken["copy"]}
 
 
 def _flops(trainee: Any) -> int:
