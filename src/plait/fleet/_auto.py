@@ -23,8 +23,9 @@ from plait.tasks import copied
 _WARM = {"stacked": 3}
 #: Steps of each way, taken in turns: so many and for so many seconds at least; of long ones, fewer.
 _STEPS, _LEAST, _MOST, _ROUNDS = 3, 0.15, 1.0, 2
-#: Seconds at least, where ways are timed whole.
-_SURE = 0.6
+#: Seconds at least, where ways are timed whole, and of a turn then: one that has caches for itself, as when
+#: it trains.
+_SURE, _TURN = 0.6, 0.1
 #: A first look is short and takes one group for all of its size, and a few members of the loop; ways within
 #: this of the best are timed longer and whole then, as a group alone has the caches for itself, if that is a
 #: small part of the training.
@@ -62,7 +63,8 @@ def choose(trainees: Sequence[Trainee], states: Callable[[Trainee], State], plac
     seconds = timing(ways, whole=False, least=_LEAST)
     near = [way for way in ways if seconds[way] <= _NEAR * min(seconds.values())]
     left = timing.allowed(min(seconds.values()))
-    if len(near) > 1 and sum(seconds[way] * (_ROUNDS + _WARM.get(way[0], 1)) for way in near) <= left:
+    least = sum(_ROUNDS * max(seconds[w], _TURN) + _WARM.get(w[0], 1) * seconds[w] for w in near)
+    if len(near) > 1 and least <= left:
         seconds |= timing(near, whole=True, least=min(_SURE, left / len(near)))
     kind, size = min(near, key=lambda way: seconds[way] * (1 if way[0] == "sequential" else _LEAVE))
     told = {f"{kind} × {size}": round(value, 6) for (kind, size), value in seconds.items()}
@@ -117,11 +119,15 @@ class _Timing:
         while ready and (rounds < _ROUNDS or passed < (len(ready) * _MOST if rounds < _STEPS else enough)):
             rounds += 1
             for way, backends in ready.items():
-                started = time.perf_counter()
-                for backend in backends:
-                    backend.step()
-                taken[way].append(time.perf_counter() - started)
-                passed += taken[way][-1]
+                until = passed + (_TURN if whole else 0.0)
+                while True:
+                    started = time.perf_counter()
+                    for backend in backends:
+                        backend.step()
+                    taken[way].append(time.perf_counter() - started)
+                    passed += taken[way][-1]
+                    if passed >= until:
+                        break
             best = min(min(taken[way]) * parts[way] for way in ready)
             enough = min(len(ready) * least, self.allowed(best))
         return {way: min(taken[way]) * parts[way] if way in taken else math.inf for way in ways}
