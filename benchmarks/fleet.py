@@ -8,7 +8,8 @@ gradients nor for NaN. `auto` is what plait would choose, `auto / best` how fast
 fastest. `peak share` is the work of all members' matrix products, forward and backward, over what one large
 product reaches in the same process. Memory is what the process holds at most with the fleet alone, above the
 members' starts. A row during which the time of that product, or of a copy in memory, changed by more than a
-tenth is taken again, up to five times: the machine had other work to do.
+tenth is taken again, up to five times: the machine had other work to do. What is not measured this time stays
+in the file, if it comes from the same machine and versions.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from _harness import measure, save, show
+from _harness import machine, measure, save, show
 from rich.console import Console
 
 SIZES = {"MLP": (8, 32, 128), "CNN": (8, 32), "ViT": (8, 32), "GPT": (4, 16)}
@@ -56,18 +57,36 @@ def main() -> None:
         {"network": n, "batch": b, "members": m} for n in SIZES for b in SIZES[n] for m in given.members
     ]
     wanted += [{"network": n, "batch": b, "tokens": t, "members": given.lora_members} for n, b, t in LORA]
-    rows = []
+    kept = _kept(given.json)
+    rows = {_order(row): row for row in kept["fleets"]}
+    measured = []
     for parameters in wanted:
         if given.only is not None and parameters["network"] not in given.only:
             continue
         timed = _timed(parameters | {"seconds": given.seconds})
         alone = _run(parameters | {"seconds": 0})
-        rows.append({**timed, "peak MB": alone["peak MB"]})
-        console.print(rows[-1])
-    show("fleets against the loop", rows, console)
-    table = tenants(given.tenants) if given.tenants else []
-    show("models of a table", table, console)
-    save(given.json, {"fleets": rows, "tenants": table})
+        measured.append({**timed, "peak MB": alone["peak MB"], "date": time.strftime("%Y-%m-%d")})
+        console.print(measured[-1])
+        rows[_order(measured[-1])] = measured[-1]
+        kept["fleets"] = [row for _, row in sorted(rows.items())]
+        save(given.json, kept)
+    show("fleets against the loop", measured, console)
+    if given.tenants:
+        kept["tenants"] = tenants(given.tenants)
+        show("models of a table", kept["tenants"], console)
+        save(given.json, kept)
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """What other runs on this machine have found; those of these are measured anew that are asked for."""
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    same = found.get("machine") == json.loads(json.dumps(machine()))
+    return {key: found.get(key, []) if same else [] for key in ("fleets", "tenants")}
+
+
+def _order(row: dict[str, Any]) -> tuple[int, ...]:
+    networks = [*SIZES, *dict.fromkeys(name for name, _, _ in LORA)]
+    return networks.index(row["method"]), row["tokens"] or 0, row["batch"], row["members"]
 
 
 def tenants(count: int, epochs: int = 20) -> list[dict[str, Any]]:

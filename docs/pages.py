@@ -204,14 +204,19 @@ def fleets() -> str:
     stacked = [row for row in rows if row["tokens"] is None]
     counts = sorted({row["members"] for row in stacked})
     kinds = list(dict.fromkeys((row["method"], row["batch"]) for row in stacked))
-    text = f"Measured on {found['date']} on {machine.get('processor')}, {machine.get('cores')} cores, torch "
+    dates = " and ".join(sorted({row["date"] for row in rows}))
+    text = f"Measured on {dates} on {machine.get('processor')}, {machine.get('cores')} cores, torch "
     text += f"{machine.get('torch')}.\n"
     for loop, column in (("the loop", "× faster"), ("a loop that is written by hand", "× plain")):
         ratios = {(row["method"], row["batch"], row["members"]): row[column] for row in stacked}
         text += f"\n**Stacked members against {loop}: × faster, by their number**\n\n"
         text += table(
             ["network", "batch each", *counts],
-            ([name, batch, *(_times(ratios.get((name, batch, n))) for n in counts)] for name, batch in kinds),
+            (
+                [*kind, *(_times(ratios.get((*kind, n))) for n in counts)]
+                for kind in kinds
+                if any(ratios.get((*kind, n)) for n in counts)
+            ),
         )
     text += "\n**The most members of each, and adapters on one base**\n\n"
     most = [row for row in stacked if row["members"] == counts[-1]] + [r for r in rows if r["tokens"]]
@@ -234,9 +239,13 @@ def fleets() -> str:
         f"\n`auto` was within 3 % of the fastest way in {len(rows) - behind} of {len(rows)} rows, and never "
     )
     text += f"below {worst['auto / best']:.2f} of it ({worst['method']}, {worst['members']} members of "
-    text += f"{worst['batch']}).\n\n**Small models of a table's groups, at once against one by one**\n\n"
-    return text + table(
-        list(found["tenants"][0]), ([_rounded(v) for v in r.values()] for r in found["tenants"])
+    text += f"{worst['batch']}).\n"
+    if not found["tenants"]:
+        return text
+    return (
+        text
+        + "\n**Small models of a table's groups, at once against one by one**\n\n"
+        + table(list(found["tenants"][0]), ([_rounded(v) for v in r.values()] for r in found["tenants"]))
     )
 
 
