@@ -80,7 +80,7 @@ def main() -> None:
 def _kept(path: Path) -> dict[str, Any]:
     """What other runs on this machine have found; those of these are measured anew that are asked for."""
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    same = found.get("machine") == json.loads(json.dumps(machine()))
+    same = found.get("machine") == machine()
     return {key: found.get(key, []) if same else [] for key in ("fleets", "tenants")}
 
 
@@ -194,7 +194,7 @@ def row(network: str, batch: int, members: int, seconds: float, tokens: int = 0)
         "× plain": best["plain"] / best["fleet"] if not tokens else None,
         "auto": f"{choice.kind} × {choice.size}",
         "auto / best": share,
-        "peak share": work / best["fleet"] / max(found["product"] for found in speeds),
+        "peak share": work / best["fleet"] / max(speed["product"] for speed in speeds),
         "unrest": max(max(a / b, b / a) for a, b in zip(*(s.values() for s in speeds), strict=True)),
     }
 

@@ -212,7 +212,7 @@ class Clamped(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def forward(x: torch.Tensor) -> torch.Tensor:
         return x.clone()
 
     @staticmethod
@@ -220,7 +220,7 @@ class Clamped(torch.autograd.Function):
         pass
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         return gradient.clamp(-0.01, 0.01)
 
 
