@@ -43,8 +43,7 @@ class AdapterPass:
         self._shares = np.array([t.adapter.dropout for t in trainees])
         self._drops = drops or bool(self._shares.any()) or any(m is not None for m in layout.modules)
         self._drops = self._drops or bool(layout.saved)
-        #: Whose gradients are of the mean loss, as in a loop that adds nothing up; others' are of the sum.
-        self.means = np.array([t.member.accumulate == 1 for t in trainees])
+        self.means = np.array([t.mean for t in trainees])
         self._mode: MemberDropout | None = None
         self._groups = self._install()
         recomputing(network)
@@ -119,7 +118,7 @@ class AdapterPass:
     def __call__(
         self, stack: Stack, keys: Sequence[int], chosen: Sequence[int] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Add the gradients of the members' mean losses, or their sums (see `means`).
+        """Add the gradients of the members' mean losses, or their sums (see `Trainee.mean`).
 
         Args:
             stack: the members' examples.

@@ -22,7 +22,7 @@ from plait.fleet._refused import HINT
 from plait.fleet._trainee import Tensors, Trainee
 from plait.tasks import Batch
 
-#: Gradients of the mean loss (or of the sum, see `Pass.mean`), sums of losses and of weights, and buffers
+#: Gradients of the mean loss (or of the sum, see `Trainee.mean`), sums of losses and of weights, and buffers
 #: afterwards; `(members, …)` each.
 Found = tuple[list[Tensor], Tensor, Tensor, Tensors]
 
@@ -38,8 +38,7 @@ class Pass:
     def __init__(self, trainees: Sequence[Trainee], device: torch.device) -> None:
         first = trainees[0]
         self.task = first.task
-        #: Whether gradients are of the mean loss, as in a loop that adds nothing up; else of the sum.
-        self.mean = first.member.accumulate == 1
+        self.mean = first.mean
         self.network, self.classes = widest_network(trainees, device)
         self._left: Tensors = {}
         self._watched()

@@ -113,10 +113,9 @@ class _Lone:
             if self._before:
                 self._check_buffers()
             whole, count = values.sum(), weights.sum()
-            # where nothing is added up, gradients are those of the mean: what hooks on them count on
-            (whole / count if member.accumulate == 1 else whole).backward()
+            (whole / count if self.trainee.mean else whole).backward()
             total, weight = total + whole.item(), weight + count.item()
-        norm = self._norm(1.0 if member.accumulate == 1 else weight)
+        norm = self._norm(1.0 if self.trainee.mean else weight)
         if not (math.isfinite(norm) and math.isfinite(total) and weight):
             return total / weight if weight else math.nan, norm, False
         given = total / weight, norm, True

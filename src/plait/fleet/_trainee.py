@@ -146,6 +146,11 @@ class Trainee:
         return self.status == "running"
 
     @property
+    def mean(self) -> bool:
+        """Whether gradients are of a batch's mean loss, as in a loop of one's own, or of micro-batches' sums."""
+        return self.member.accumulate == 1
+
+    @property
     def examples(self) -> Examples:
         """What it learns from."""
         return self.task.split("train")
