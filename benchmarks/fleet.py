@@ -50,7 +50,10 @@ def main() -> None:
     parser.add_argument("--row", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.row:
-        print(json.dumps(row(**json.loads(given.row))))
+        from plait.fleet._memory import memory_kept
+
+        with memory_kept():  # as in `Fleet.fit`
+            print(json.dumps(row(**json.loads(given.row))))
         return
     console = Console(width=140)
     wanted = [

@@ -77,8 +77,18 @@ def test_ways_are_timed_whole_only_if_that_is_a_small_part_of_the_training(steps
     assert len(clock.made) == 3 + (1 + whole if whole else 0)
 
 
+@pytest.mark.parametrize(("steps", "kinds"), [(250, {"stacked"}), (400, {"stacked", "sequential"})])
+def test_the_slowest_at_first_sight_is_left_out_if_timing_all_takes_too_long(steps, kinds, monkeypatch):
+    """Two rounds past first steps: 4.5 s of the loop, 5 of a stack, 6.3 of its parts; 12.5 or 20 are allowed."""
+    clock = Clock(
+        {("sequential", COUNT): 1.5, ("stacked", COUNT): 1.0, ("stacked", 4): 0.5, ("stacked", 2): 0.2}
+    )
+    chosen(clock, monkeypatch, steps)
+    assert {kind for kind, _ in clock.made[3:]} == kinds
+
+
 def test_the_loop_is_left_only_for_what_is_clearly_faster(monkeypatch):
-    for faster, kind in ((0.99, "sequential"), (0.9, "stacked")):
+    for faster, kind in ((0.995, "sequential"), (0.98, "stacked")):
         seconds = {("sequential", COUNT): 1.0, ("stacked", COUNT): faster, ("stacked", 4): 3.0}
         with monkeypatch.context() as patched:
             assert chosen(Clock(seconds), patched).kind == kind

@@ -29,7 +29,7 @@ _SURE, _TURN = 0.6, 0.1
 #: A first look is short and takes one group for all of its size, and a few members of the loop; ways within
 #: this of the best are timed longer and whole then, as a group alone has the caches for itself, if that is a
 #: small part of the training.
-_NEAR = 1.3
+_NEAR = 1.6
 #: Members of the loop whose steps a first look takes for those of all.
 _LOOPED = 16
 #: Of the training's time, what timing longer may take: no choice among near ways is worth more.
@@ -63,12 +63,20 @@ def choose(trainees: Sequence[Trainee], states: Callable[[Trainee], State], plac
     seconds = timing(ways, whole=False, least=_LEAST)
     near = [way for way in ways if seconds[way] <= _NEAR * min(seconds.values())]
     left = timing.allowed(min(seconds.values()))
-    least = sum(_ROUNDS * max(seconds[w], _TURN) + _WARM.get(w[0], 1) * seconds[w] for w in near)
-    if len(near) > 1 and least <= left:
+    sure = sorted(near, key=lambda way: seconds[way])
+    while len(sure) > 1 and sum(_cost(way, seconds[way]) for way in sure) > left:
+        sure.pop()
+    if len(sure) > 1:
+        near = [way for way in near if way in sure]
         seconds |= timing(near, whole=True, least=min(_SURE, left / len(near)))
     kind, size = min(near, key=lambda way: seconds[way] * (1 if way[0] == "sequential" else _LEAVE))
     told = {f"{kind} × {size}": round(value, 6) for (kind, size), value in seconds.items()}
     return Choice(kind, size, told)
+
+
+def _cost(way: _Way, step: float) -> float:
+    """Seconds at least that it takes to time a way whole, a step of which takes so many."""
+    return _ROUNDS * max(step, _TURN) + _WARM.get(way[0], 1) * step
 
 
 def apart(trainee: Trainee) -> Trainee:

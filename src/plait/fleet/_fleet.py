@@ -21,6 +21,7 @@ from plait.fleet._export import export
 from plait.fleet._groups import BackendName, Place
 from plait.fleet._loop import Loop
 from plait.fleet._member import Member
+from plait.fleet._memory import memory_kept
 from plait.fleet._noise import noise_kept
 from plait.fleet._predict import Names
 from plait.fleet._roster import Roster
@@ -251,7 +252,7 @@ class Fleet:
         with torch_threads(self.threads) as threads:
             self.place, self._training = replace(self.place, threads=threads), True
             try:
-                with noise_kept(self.place.device):
+                with noise_kept(self.place.device), memory_kept():
                     Loop(self, quiet=quiet).run(resume=resume)
             finally:
                 self._training = False

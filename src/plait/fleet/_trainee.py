@@ -147,7 +147,7 @@ class Trainee:
 
     @property
     def mean(self) -> bool:
-        """Whether gradients are of a batch's mean loss, as in a loop of one's own, or of micro-batches' sums."""
+        """Whether gradients are of a batch's mean loss, as in one's own loop, or of micro-batches' sums."""
         return self.member.accumulate == 1
 
     @property
