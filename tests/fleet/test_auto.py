@@ -79,7 +79,7 @@ def test_ways_are_timed_whole_only_if_that_is_a_small_part_of_the_training(steps
 
 @pytest.mark.parametrize(("steps", "kinds"), [(250, {"stacked"}), (400, {"stacked", "sequential"})])
 def test_the_slowest_at_first_sight_is_left_out_if_timing_all_takes_too_long(steps, kinds, monkeypatch):
-    """Two rounds past first steps: 4.5 s of the loop, 5 of a stack, 6.3 of its parts; 12.5 or 20 are allowed."""
+    """Two rounds past first steps: 4.5 s of the loop, 5 of a stack, 6.3 of its parts. 12.5 are allowed, or 20."""
     clock = Clock(
         {("sequential", COUNT): 1.5, ("stacked", COUNT): 1.0, ("stacked", 4): 0.5, ("stacked", 2): 0.2}
     )
