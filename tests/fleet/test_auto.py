@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +27,8 @@ class Clock:
 
     def make(self, kind: str, trainees: Any, states: Any, place: Any) -> SimpleNamespace:
         assert len(states) == len(trainees)
+        if kind == "sequential" and len(trainees) < COUNT:  # a glance at one
+            return SimpleNamespace(step=lambda: self._pass(self.seconds[kind, COUNT] / COUNT))
         self.made.append((kind, [trainee.member.name for trainee in trainees]))
         return SimpleNamespace(step=lambda: self._pass(self.seconds[kind, len(trainees)]))
 
@@ -35,8 +37,13 @@ class Clock:
         return SimpleNamespace(errors={})
 
 
-def chosen(clock: Clock, monkeypatch: pytest.MonkeyPatch, steps: int = 1000) -> Choice:
-    members = [Member(name=f"m{i}", steps=steps) for i in range(COUNT)]
+def chosen(
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    steps: int = 1000,
+    batch_sizes: Sequence[int] = (32,) * COUNT,
+) -> Choice:
+    members = [Member(name=f"m{i}", steps=steps, batch_size=size) for i, size in enumerate(batch_sizes)]
     roster = Fleet(members, task(MLP), model=lambda: MLP().double())._roster
     monkeypatch.setattr(auto, "make", clock.make)
     monkeypatch.setattr(auto, "time", SimpleNamespace(perf_counter=lambda: clock.now))
@@ -79,12 +86,31 @@ def test_ways_are_timed_whole_only_if_that_is_a_small_part_of_the_training(steps
 
 @pytest.mark.parametrize(("steps", "kinds"), [(250, {"stacked"}), (400, {"stacked", "sequential"})])
 def test_the_slowest_at_first_sight_is_left_out_if_timing_all_takes_too_long(steps, kinds, monkeypatch):
-    """Two rounds past first steps: 4.5 s of the loop, 5 of a stack, 6.3 of its parts. 12.5 are allowed, or 20."""
+    """Two rounds past first steps: 4.5 s of the loop, 5 of a stack, 6.3 of its parts; allowed: 12.5, 20."""
     clock = Clock(
         {("sequential", COUNT): 1.5, ("stacked", COUNT): 1.0, ("stacked", 4): 0.5, ("stacked", 2): 0.2}
     )
     chosen(clock, monkeypatch, steps)
     assert {kind for kind, _ in clock.made[3:]} == kinds
+
+
+@pytest.mark.parametrize(("steps", "looked"), [(30, False), (40, True)])
+def test_a_short_training_stays_in_the_loop(steps, looked, monkeypatch):
+    """A look at stacks of 10 and 4 takes five steps of 14 members: a fifth of a training of 35 steps."""
+    clock = Clock({("sequential", COUNT): 100.0, ("stacked", COUNT): 9.0, ("stacked", 4): 9.0})
+    found = chosen(clock, monkeypatch, steps)
+    assert bool(clock.made) is looked
+    assert found.kind == ("stacked" if looked else "sequential")
+    assert looked or found.seconds == {"sequential × 10": 100.0}
+
+
+def test_where_batches_are_of_unequal_sizes_the_first_group_does_not_stand_for_others(monkeypatch):
+    clock = Clock(
+        {("sequential", COUNT): 9.0, ("stacked", COUNT): 30.0, ("stacked", 4): 2.0, ("stacked", 2): 50.0}
+    )
+    found = chosen(clock, monkeypatch, 1000, [2] * 8 + [64, 1024])
+    assert found.kind == "sequential"
+    assert found.seconds == {"sequential × 10": 9.0, "stacked × 10": 30.0, "stacked × 4": 54.0}
 
 
 def test_the_loop_is_left_only_for_what_is_clearly_faster(monkeypatch):

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from networks import MLP, labelled, task
@@ -167,7 +168,7 @@ def test_a_start_is_a_module_a_function_or_a_checkpoint(tmp_path: Any) -> None:
 
 
 def test_auto_records_what_it_measured_and_takes_the_fastest() -> None:
-    fleet = Fleet(members(6), task(MLP), model=double).fit()
+    fleet = Fleet(members(6, steps=3000), task(MLP), model=double).fit()
     (choice,) = fleet.choices.values()
     assert set(choice.seconds) == {"sequential × 6", "stacked × 6", "stacked × 4"}
     assert f"{choice.kind} × {choice.size}" == min(choice.seconds, key=lambda k: choice.seconds[k])
@@ -215,3 +216,12 @@ def test_a_fleets_threads_are_the_processs_while_it_trains(backend: Any) -> None
     with pytest.raises(KeyError):
         Fleet(members(2), task(MLP), model=double, threads=2).fit(callbacks=[At(1, broken)])
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64])
+def test_settings_may_be_numbers_of_numpy(kind: Any) -> None:
+    fleet, plain = (
+        Fleet(members(1, batch_size=size), task(MLP), model=double, backend="sequential").fit(quiet=True)
+        for size in (kind(8), 8)
+    )
+    assert gap(fleet, plain, "m0") == 0

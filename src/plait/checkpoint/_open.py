@@ -20,6 +20,7 @@ from plait.errors import InputError, nearest
 if TYPE_CHECKING:
     from torch import nn
 
+_SUFFIXES = {".safetensors", ".gguf", *TORCH_SUFFIXES}
 #: What stands for a checkpoint; torch.nn is imported by those who have a module.
 Openable: TypeAlias = "str | os.PathLike[str] | nn.Module | Mapping[str, Any] | Checkpoint"
 
@@ -97,11 +98,16 @@ def _commits(base: str | None, adapter: str | None) -> str | None:
     return f"{base or ''}+{adapter or ''}" if adapter else base
 
 
+def _is_file(name: str) -> bool:
+    """Whether it is written as a file of weights is: no model on the hub is called like that."""
+    return "/" not in name and Path(name).suffix in _SUFFIXES
+
+
 def _locate(part: Part, revision: str | None) -> tuple[Path, str | None]:
     """Where it lies locally, fetched if need be, and the hub's commit."""
     if exists(part.name):
         return Path(part.name).expanduser(), None
-    if not is_url(part.name) and not is_hub_id(part.name):
+    if not is_url(part.name) and (not is_hub_id(part.name) or _is_file(part.name)):
         raise InputError("no such file or folder", where=part.name, hint=_neighbour(part.name))
     from plait.checkpoint._remote import fetch
 
@@ -161,7 +167,7 @@ def _open_file(path: Path, reference: str) -> Checkpoint:
     elif path.suffix == ".safetensors" or path.suffix in TORCH_SUFFIXES:
         files = {path.name: open_weights(path)}
     else:
-        kinds = ", ".join(sorted({".safetensors", ".gguf", *TORCH_SUFFIXES}))
+        kinds = ", ".join(sorted(_SUFFIXES))
         raise InputError(f"weights of this kind are not known; known: {kinds}", where=str(path))
     tensors, tied = join(files)
     fingerprint = {name: file.fingerprint for name, file in files.items()}

@@ -190,7 +190,5 @@ def _ends(row: Score | Average | Difference) -> list[float | None]:
 
 def _told(difference: Difference, max_drop: float | None) -> str:
     d = difference
-    return (
-        f"regression: `{d.model}` on {d.label}: {d.metric} {d.new:.4g}, the baseline's {d.old:.4g}: "
-        f"worse by {d.drop:.4g}, more than {max_drop:g}"
-    )
+    how = "no number" if math.isnan(d.new) else f"worse by {d.drop:.4g}, more than {max_drop:g}"
+    return f"regression: `{d.model}` on {d.label}: {d.metric} {d.new:.4g}, the baseline's {d.old:.4g}: {how}"

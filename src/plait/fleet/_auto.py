@@ -34,6 +34,10 @@ _NEAR = 1.6
 _LOOPED = 16
 #: Of the training's time, what timing longer may take: no choice among near ways is worth more.
 _SHARE = 0.05
+#: Of the training's time in the loop, what a first look at stacks may take; a shorter training stays there.
+_TRIED = 0.2
+#: Seconds that recording a stack takes, and members of the loop that tell how long a step of all is.
+_RECORDING, _GLANCED = 0.1, 4
 #: The loop is left only for what is faster by this: between equals, it is the one that takes least memory.
 _LEAVE = 1.01
 #: Bytes of weights, gradients and moments up to which all ways are kept ready at once, to be timed in turns.
@@ -60,7 +64,13 @@ def choose(trainees: Sequence[Trainee], states: Callable[[Trainee], State], plac
     sizes = sorted({count, *(s for s in (4, 16) if s < count)}, reverse=True)
     ways: list[_Way] = [("sequential", count), *((fast, size) for size in sizes)]
     timing = _Timing(trainees, states, place)
-    seconds = timing(ways, whole=False, least=_LEAST)
+    # The first group says nothing of others that have larger batches.
+    whole = len({_size(trainee) for trainee in trainees}) > 1
+    if fast == "stacked":
+        step = timing.glance()
+        if _looking(ways, step, count, whole) > timing.allowed(step, _TRIED):
+            return Choice("sequential", count, {f"sequential × {count}": round(step, 6)})
+    seconds = timing(ways, whole=whole, least=_LEAST)
     near = [way for way in ways if seconds[way] <= _NEAR * min(seconds.values())]
     left = timing.allowed(min(seconds.values()))
     sure = sorted(near, key=lambda way: seconds[way])
@@ -72,6 +82,20 @@ def choose(trainees: Sequence[Trainee], states: Callable[[Trainee], State], plac
     kind, size = min(near, key=lambda way: seconds[way] * (1 if way[0] == "sequential" else _LEAVE))
     told = {f"{kind} × {size}": round(value, 6) for (kind, size), value in seconds.items()}
     return Choice(kind, size, told)
+
+
+def _size(trainee: Trainee) -> tuple[int, int]:
+    member = trainee.member
+    return min(member.batch_size, len(trainee.examples)), member.accumulate
+
+
+def _looking(ways: Sequence[_Way], step: float, count: int, whole: bool) -> float:
+    """Seconds that a first look at stacks takes, if they are no faster than the loop with its `step`."""
+    shares = [
+        (1.0, -(-count // size)) if whole else (size / count, 1) for kind, size in ways if kind == "stacked"
+    ]
+    steps = _ROUNDS + _WARM["stacked"]
+    return sum(steps * step * share + _RECORDING * groups for share, groups in shares)
 
 
 def _cost(way: _Way, step: float) -> float:
@@ -119,7 +143,7 @@ class _Timing:
         return {way: seconds for some in turns for way, seconds in self._in_turns(some, whole, least).items()}
 
     def _in_turns(self, ways: Sequence[_Way], whole: bool, least: float) -> dict[_Way, float]:
-        ready = {way: backends for way in ways if (backends := self._warm(way, whole))}
+        ready = {way: backends for way in ways if (backends := self._warm(way[0], self._groups(way, whole)))}
         taken: dict[_Way, list[float]] = {way: [] for way in ready}
         passed, rounds = 0.0, 0
         parts = {way: 1 if whole else len(self.trainees) / self._members(way) for way in ways}
@@ -140,26 +164,38 @@ class _Timing:
             enough = min(len(ready) * least, self.allowed(best))
         return {way: min(taken[way]) * parts[way] if way in taken else math.inf for way in ways}
 
-    def allowed(self, step: float) -> float:
+    def glance(self) -> float:
+        """Seconds of a step in the loop, by those of a few members; infinite if one can't be taken."""
+        count = len(self.trainees)
+        some = self.trainees[:: -(-count // _GLANCED)]
+        backends = self._warm("sequential", [[trainee] for trainee in some])
+        started = time.perf_counter()
+        for backend in backends:
+            backend.step()
+        return (time.perf_counter() - started) * count / len(backends) if backends else math.inf
+
+    def allowed(self, step: float, share: float = _SHARE) -> float:
         """Seconds that timing may take, where a step of all takes `step`."""
-        return _SHARE * step * max(t.steps - t.step for t in self.trainees)
+        return share * step * max(t.steps - t.step for t in self.trainees)
 
     def _members(self, way: _Way) -> int:
         """How many a first look at a way takes steps of."""
         kind, size = way
         return min(size, _LOOPED) if kind == "sequential" else size
 
-    def _warm(self, way: _Way, whole: bool) -> list[Backend]:
-        """A way's backends, past their first steps; none if it can't be."""
-        kind, size = way[0], way[1] if whole else self._members(way)
-        groups = range(0, len(self.trainees) if whole else 1, size)
+    def _groups(self, way: _Way, whole: bool) -> list[Sequence[Trainee]]:
+        """The members that take steps together."""
+        size = way[1] if whole else self._members(way)
+        return [self.trainees[at : at + size] for at in range(0, len(self.trainees) if whole else 1, size)]
+
+    def _warm(self, kind: str, groups: Sequence[Sequence[Trainee]]) -> list[Backend]:
+        """A backend for each group, past its first steps; none if they can't be taken."""
         backends = []
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                for start in groups:
-                    some = self.trainees[start : start + size]
-                    some = [apart(t) for t in some] if kind == "sequential" else some
+                for group in groups:
+                    some = [apart(t) for t in group] if kind == "sequential" else group
                     backends.append(make(kind, some, [self.states(t) for t in some], self.place))
                     for _ in range(_WARM.get(kind, 1)):
                         if backends[-1].step().errors:

@@ -95,8 +95,8 @@ class Member:
 
     def batches(self, examples: int) -> int:
         """Micro-batches in an epoch of so many examples."""
-        whole = examples // self.batch_size
-        return max(whole, 1) if self.drop_last else -(-examples // self.batch_size)
+        size = int(self.batch_size)  # NumPy's unsigned numbers have no negatives
+        return max(examples // size, 1) if self.drop_last else -(-examples // size)
 
     def learning_rate(self, step: int, steps: int) -> float:
         """The learning rate of step 0, 1, … of so many."""

@@ -161,8 +161,12 @@ class Trainee:
         return self.member.seed if self.member.data_seed is None else self.member.data_seed
 
     def rows(self, micro_batch: int) -> NDArray[np.int64]:
-        """The rows of its examples in a micro-batch (0, 1, …) of its next step."""
+        """The rows of its examples in a micro-batch (0, 1, …) of its next step.
+
+        Beyond its last, where others have more, those of the last: what comes later is not for this step.
+        """
         member, examples = self.member, len(self.examples)
+        micro_batch = min(micro_batch, member.accumulate - 1)
         return rows(
             self.data_seed,
             self.step * member.accumulate + micro_batch,
@@ -191,6 +195,7 @@ class Trainee:
 
     def data_key(self, micro_batch: int) -> int:
         """The seed of what its examples draw, for a micro-batch of its next step."""
+        micro_batch = min(micro_batch, self.member.accumulate - 1)
         return stream_key(self.data_seed, "examples", f"{self.step} {micro_batch}")[0]
 
     def checked(self, batch: Batch, rows: NDArray[np.int64]) -> Batch:

@@ -65,7 +65,7 @@ def try_out(member: Member, task: Task, network: nn.Module) -> Classes:
         raise InputError(
             f"data, network and loss of task `{task.name}` don't fit: {first_line(error)}",
             where=whose,
-            hint="try task.outputs(network, task.split('train').batch([0])) by hand",
+            hint="try task.outputs(network.eval(), task.split('train').batch([0])) by hand",
         ) from error
     if values.shape != (len(rows),) or weights.shape != values.shape:
         shapes = f"{tuple(values.shape)} values and {tuple(weights.shape)} weights"

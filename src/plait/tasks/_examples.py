@@ -216,7 +216,7 @@ def as_examples(data: Data, *, names: Sequence[str] = ("input", "label")) -> Exa
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         return Items(data, names)
     raise InputError(
-        f"a {type(data).__name__} holds no examples",
+        f"`{type(data).__name__}` holds no examples",
         hint="give arrays (X, y), a mapping of columns, a PyTorch dataset or a Hugging Face dataset",
     )
 
