@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -14,3 +15,9 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _stacks_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` tries stacks also for trainings that are as short as those of tests."""
+    monkeypatch.setattr("plait.fleet._auto._TRIED", math.inf)

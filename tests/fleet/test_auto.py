@@ -16,6 +16,7 @@ from plait.fleet._auto import Choice
 from plait.fleet._groups import Place, make
 
 COUNT = 10
+TRIED = auto._TRIED
 
 
 class Clock:
@@ -45,6 +46,7 @@ def chosen(
 ) -> Choice:
     members = [Member(name=f"m{i}", steps=steps, batch_size=size) for i, size in enumerate(batch_sizes)]
     roster = Fleet(members, task(MLP), model=lambda: MLP().double())._roster
+    monkeypatch.setattr(auto, "_TRIED", TRIED)
     monkeypatch.setattr(auto, "make", clock.make)
     monkeypatch.setattr(auto, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     place = Place(torch.device("cpu"), 1)

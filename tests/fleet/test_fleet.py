@@ -168,7 +168,7 @@ def test_a_start_is_a_module_a_function_or_a_checkpoint(tmp_path: Any) -> None:
 
 
 def test_auto_records_what_it_measured_and_takes_the_fastest() -> None:
-    fleet = Fleet(members(6, steps=3000), task(MLP), model=double).fit()
+    fleet = Fleet(members(6), task(MLP), model=double).fit()
     (choice,) = fleet.choices.values()
     assert set(choice.seconds) == {"sequential × 6", "stacked × 6", "stacked × 4"}
     assert f"{choice.kind} × {choice.size}" == min(choice.seconds, key=lambda k: choice.seconds[k])
