@@ -107,12 +107,23 @@ def test_a_short_training_stays_in_the_loop(steps, looked, monkeypatch):
 
 
 def test_where_batches_are_of_unequal_sizes_the_first_group_does_not_stand_for_others(monkeypatch):
-    clock = Clock(
-        {("sequential", COUNT): 9.0, ("stacked", COUNT): 30.0, ("stacked", 4): 2.0, ("stacked", 2): 50.0}
-    )
+    """Which would be the fastest."""
+    clock = Clock({("sequential", COUNT): 9.0, ("stacked", COUNT): 30.0, ("stacked", 4): 2.0})
     found = chosen(clock, monkeypatch, 1000, [2] * 8 + [64, 1024])
     assert found.kind == "sequential"
-    assert found.seconds == {"sequential × 10": 9.0, "stacked × 10": 30.0, "stacked × 4": 54.0}
+    assert found.seconds == {"sequential × 10": 9.0, "stacked × 10": 30.0}
+
+
+def test_a_part_of_the_loop_stands_for_all_of_it(monkeypatch):
+    """Evenly by the sizes of batches: of 64 members, of which 4 are large, one of 16."""
+    sizes = [1024 if i % 16 == 0 else 2 for i in range(64)]
+    trainees = [
+        SimpleNamespace(member=Member(name=f"m{i}", steps=1, batch_size=s)) for i, s in enumerate(sizes)
+    ]
+    for trainee in trainees:
+        trainee.examples = range(5000)
+    found = [trainee.member.batch_size for trainee in auto._spread(trainees, 16)]
+    assert found == [2] * 15 + [1024]
 
 
 def test_the_loop_is_left_only_for_what_is_clearly_faster(monkeypatch):

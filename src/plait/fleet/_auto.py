@@ -61,16 +61,16 @@ def choose(trainees: Sequence[Trainee], states: Callable[[Trainee], State], plac
     fast = "stacked" if trainees[0].member.lora is None else "adapters"
     if fast == "stacked" and not _stackable(trainees):
         return Choice("sequential", count, {})
-    sizes = sorted({count, *(s for s in (4, 16) if s < count)}, reverse=True)
+    # Where batches are of unequal sizes, one group says nothing of the others.
+    parts = (4, 16) if len({_size(trainee) for trainee in trainees}) == 1 else ()
+    sizes = sorted({count, *(size for size in parts if size < count)}, reverse=True)
     ways: list[_Way] = [("sequential", count), *((fast, size) for size in sizes)]
     timing = _Timing(trainees, states, place)
-    # The first group says nothing of others that have larger batches.
-    whole = len({_size(trainee) for trainee in trainees}) > 1
     if fast == "stacked":
         step = timing.glance()
-        if _looking(ways, step, count, whole) > timing.allowed(step, _TRIED):
+        if _looking(sizes, step) > timing.allowed(step, _TRIED):
             return Choice("sequential", count, {f"sequential × {count}": round(step, 6)})
-    seconds = timing(ways, whole=whole, least=_LEAST)
+    seconds = timing(ways, whole=False, least=_LEAST)
     near = [way for way in ways if seconds[way] <= _NEAR * min(seconds.values())]
     left = timing.allowed(min(seconds.values()))
     sure = sorted(near, key=lambda way: seconds[way])
@@ -89,13 +89,16 @@ def _size(trainee: Trainee) -> tuple[int, int]:
     return min(member.batch_size, len(trainee.examples)), member.accumulate
 
 
-def _looking(ways: Sequence[_Way], step: float, count: int, whole: bool) -> float:
+def _looking(sizes: Sequence[int], step: float) -> float:
     """Seconds that a first look at stacks takes, if they are no faster than the loop with its `step`."""
-    shares = [
-        (1.0, -(-count // size)) if whole else (size / count, 1) for kind, size in ways if kind == "stacked"
-    ]
-    steps = _ROUNDS + _WARM["stacked"]
-    return sum(steps * step * share + _RECORDING * groups for share, groups in shares)
+    share = sum(sizes) / max(sizes)
+    return (_ROUNDS + _WARM["stacked"]) * step * share + _RECORDING * len(sizes)
+
+
+def _spread(trainees: Sequence[Trainee], most: int) -> Sequence[Trainee]:
+    """Some of the members, evenly from those with small batches to those with large ones."""
+    stride = -(-len(trainees) // most)
+    return sorted(trainees, key=_size)[stride // 2 :: stride]
 
 
 def _cost(way: _Way, step: float) -> float:
@@ -146,7 +149,7 @@ class _Timing:
         ready = {way: backends for way in ways if (backends := self._warm(way[0], self._groups(way, whole)))}
         taken: dict[_Way, list[float]] = {way: [] for way in ready}
         passed, rounds = 0.0, 0
-        parts = {way: 1 if whole else len(self.trainees) / self._members(way) for way in ways}
+        parts = {way: len(self.trainees) / sum(map(len, self._groups(way, whole))) for way in ways}
         enough = math.inf
         while ready and (rounds < _ROUNDS or passed < (len(ready) * _MOST if rounds < _STEPS else enough)):
             rounds += 1
@@ -167,8 +170,7 @@ class _Timing:
     def glance(self) -> float:
         """Seconds of a step in the loop, by those of a few members; infinite if one can't be taken."""
         count = len(self.trainees)
-        some = self.trainees[:: -(-count // _GLANCED)]
-        backends = self._warm("sequential", [[trainee] for trainee in some])
+        backends = self._warm("sequential", [[trainee] for trainee in _spread(self.trainees, _GLANCED)])
         started = time.perf_counter()
         for backend in backends:
             backend.step()
@@ -178,15 +180,12 @@ class _Timing:
         """Seconds that timing may take, where a step of all takes `step`."""
         return share * step * max(t.steps - t.step for t in self.trainees)
 
-    def _members(self, way: _Way) -> int:
-        """How many a first look at a way takes steps of."""
-        kind, size = way
-        return min(size, _LOOPED) if kind == "sequential" else size
-
     def _groups(self, way: _Way, whole: bool) -> list[Sequence[Trainee]]:
-        """The members that take steps together."""
-        size = way[1] if whole else self._members(way)
-        return [self.trainees[at : at + size] for at in range(0, len(self.trainees) if whole else 1, size)]
+        """The members that take steps together; of a first look, some for all."""
+        kind, size = way
+        if whole:
+            return [self.trainees[at : at + size] for at in range(0, len(self.trainees), size)]
+        return [_spread(self.trainees, _LOOPED) if kind == "sequential" else self.trainees[:size]]
 
     def _warm(self, kind: str, groups: Sequence[Sequence[Trainee]]) -> list[Backend]:
         """A backend for each group, past its first steps; none if they can't be taken."""
