@@ -75,8 +75,9 @@ def test_a_wrong_path_suggests_the_nearest(tmp_path: Path) -> None:
         open_checkpoint(f"{tmp_path}/a/b/c")
     with pytest.raises(InputError, match="no such file"):
         open_checkpoint(tmp_path / "gone")
-    with pytest.raises(InputError, match="no such file"):
-        open_checkpoint("model.safetensors")  # which could be a name on the hub
+    for name in ("model.safetensors", "MODEL.SAFETENSORS", "model.safetensors.index.json"):
+        with pytest.raises(InputError, match="no such file"):
+            open_checkpoint(name)  # which could be a name on the hub
     with pytest.raises(InputError, match="the reference is empty"):
         open_checkpoint("  ")
 

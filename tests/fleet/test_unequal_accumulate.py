@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,6 +39,16 @@ class Unreadable(torch.utils.data.Dataset):
         if index in self.broken:
             raise OSError(f"example {index} can't be read")
         return self.x[index], self.y[index]
+
+
+class Noisy(torch.utils.data.Dataset):
+    """Two examples, seen through noise."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.arange(6, dtype=torch.float64) * index + torch.randn(6, dtype=torch.float64), index
 
 
 def members() -> tuple[Member, Member]:
@@ -85,5 +96,17 @@ def test_examples_that_a_member_never_comes_to_do_not_matter(kind: str) -> None:
         short = (wrong, y)
     alone = states(members()[:1], short, (x, y))["short"]
     beside = states(members(), short, (x, y))["short"]
+    for name, weight in alone.items():
+        torch.testing.assert_close(beside[name], weight, rtol=0, atol=1e-12)
+
+
+def test_members_with_one_seed_whose_examples_are_drawn_see_their_own_micro_batches() -> None:
+    def trained(chosen: tuple[Member, ...]) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        own = [replace(member, task=None) for member in chosen]
+        fleet = Fleet(own, Task("one", {"train": Noisy()}), model=Body().double(), backend="adapters")
+        return fleet.fit(quiet=True).state("long").parameters
+
+    alone, beside = trained(members()[1:]), trained(members())
     for name, weight in alone.items():
         torch.testing.assert_close(beside[name], weight, rtol=0, atol=1e-12)

@@ -100,7 +100,8 @@ def _commits(base: str | None, adapter: str | None) -> str | None:
 
 def _is_file(name: str) -> bool:
     """Whether it is written as a file of weights is: no model on the hub is called like that."""
-    return "/" not in name and Path(name).suffix in _SUFFIXES
+    lower = name.lower()
+    return "/" not in name and (Path(lower).suffix in _SUFFIXES or lower.endswith(".index.json"))
 
 
 def _locate(part: Part, revision: str | None) -> tuple[Path, str | None]:

@@ -39,7 +39,7 @@ def gather(trainees: Sequence[Trainee], micro_batch: int, device: torch.device) 
     seeing = [t if t.running else first for t in trainees]
     own = first.rows(micro_batch)
     chosen = [own if t is first else t.rows(micro_batch) for t in seeing]
-    if _see_one(seeing, chosen):
+    if _see_one(seeing, chosen, micro_batch):
         batch = first.read(own, micro_batch)
         for trainee in seeing[1:]:
             trainee.checked(batch, own)
@@ -53,12 +53,12 @@ def gather(trainees: Sequence[Trainee], micro_batch: int, device: torch.device) 
     return Stack({name: t.to(device) for name, t in batch.items()}, rows, False)
 
 
-def _see_one(trainees: Sequence[Trainee], rows: Sequence[NDArray[np.int64]]) -> bool:
+def _see_one(trainees: Sequence[Trainee], rows: Sequence[NDArray[np.int64]], micro_batch: int) -> bool:
     """Whether all members see one batch."""
     first = trainees[0]
     if any(t.examples is not first.examples for t in trainees):
         return False
-    if first.draws and len({(t.data_seed, t.step) for t in trainees}) > 1:
+    if first.draws and len({t.data_key(micro_batch) for t in trainees}) > 1:
         return False
     return all(np.array_equal(r, rows[0]) for r in rows)
 

@@ -34,6 +34,15 @@ class _Users:
 _users = _Users()
 
 
+def _forget() -> None:
+    """A process that was forked trains nothing yet, whatever its parent was at."""
+    _users.lock, _users.count = threading.Lock(), 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
 @contextlib.contextmanager
 def memory_kept() -> Iterator[None]:
     """Let the allocator keep what is freed, for the whole process; it is given back at the end.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from plait.checkpoint import HEAD_FILE, Checkpoint, LazyTensor, load_into, open_checkpoint, open_model
 from plait.errors import InputError
@@ -187,19 +187,10 @@ def _head_file(head: Any, task: Task) -> Path:
     return found
 
 
-#: Bytes of the largest buffer whose numbers are put back.
-_KEPT = 64 << 20
-
-
 @contextmanager
 def at_rest(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every part's mode and buffers are as before afterwards.
-
-    Of buffers above 64 MB, which hold weights (quantised ones), numbers that are written into them stay.
-    """
+    """Evaluation mode without gradients; every part's mode is as before afterwards."""
     modes = [(module, module.training) for module in model.modules()]
-    slots = [(module, dict(module._buffers)) for module in model.modules()]
-    held = {b: b.clone() for _, own in slots for b in own.values() if b is not None and b.nbytes <= _KEPT}
     model.eval()
     try:
         with torch.no_grad():
@@ -207,14 +198,3 @@ def at_rest(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-        _put_back(slots, held)
-
-
-def _put_back(slots: list[tuple[nn.Module, dict[str, Tensor | None]]], held: dict[Tensor, Tensor]) -> None:
-    with torch.no_grad():
-        for buffer, before in held.items():
-            if not torch.equal(buffer, before):
-                buffer.copy_(before)
-    for module, own in slots:
-        module._buffers.clear()
-        module._buffers.update(own)
