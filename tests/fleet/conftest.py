@@ -1,4 +1,4 @@
-"""Small networks gain nothing from threads, and lose much when tests share the cores."""
+"""Small networks gain nothing from threads, and are trained for too short a time for `auto` to try stacks."""
 
 from __future__ import annotations
 

@@ -146,10 +146,11 @@ class _Timing:
         return {way: seconds for some in turns for way, seconds in self._in_turns(some, whole, least).items()}
 
     def _in_turns(self, ways: Sequence[_Way], whole: bool, least: float) -> dict[_Way, float]:
-        ready = {way: backends for way in ways if (backends := self._warm(way[0], self._groups(way, whole)))}
+        groups = {way: self._groups(way, whole) for way in ways}
+        ready = {way: backends for way in ways if (backends := self._warm(way[0], groups[way]))}
         taken: dict[_Way, list[float]] = {way: [] for way in ready}
         passed, rounds = 0.0, 0
-        parts = {way: len(self.trainees) / sum(map(len, self._groups(way, whole))) for way in ways}
+        parts = {way: len(self.trainees) / sum(map(len, groups[way])) for way in ways}
         enough = math.inf
         while ready and (rounds < _ROUNDS or passed < (len(ready) * _MOST if rounds < _STEPS else enough)):
             rounds += 1
